@@ -28,7 +28,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends bubblewrap curl tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin runtime \
-    && install --directory --owner=10001 --group=10001 --mode=0700 /data
+    && install --directory --owner=10001 --group=10001 --mode=0700 /data /data/sample_data
 WORKDIR /app
 
 FROM python AS build

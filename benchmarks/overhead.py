@@ -29,7 +29,7 @@ import yaml
 
 HERE = Path(__file__).parent
 TICKS = os.sysconf("SC_CLK_TCK")
-REST_S, QUIET_S = 30.0, 0.6
+REST_S, QUIET_S, IDLE_S = 30.0, 0.6, 2.0
 ECHO = {"command": sys.executable, "args": [str(HERE / "echo_server.py")]}
 
 
@@ -154,10 +154,14 @@ class Connection:
     def __init__(self, port: int) -> None:
         self.port = port
         self.reader: asyncio.StreamReader | None = None
+        self.used_at = 0.0
 
     async def send(self, method: str, path: str, body: bytes = b"") -> asyncio.StreamReader:
-        if self.reader is None or self.reader.at_eof():  # a server closes a connection that is idle for seconds
+        if time.monotonic() - self.used_at > IDLE_S:  # the server may be about to close it
+            self.close()
+        if self.reader is None or self.reader.at_eof():
             self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.used_at = time.monotonic()
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
         if body:
             head += "Content-Type: application/json\r\n"

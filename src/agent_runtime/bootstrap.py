@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets as random
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -11,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
-from mcp.server import MCPServer
 
 from agent_runtime.builtin import servers as builtin
+from agent_runtime.builtin.looking import FileLook
 from agent_runtime.config import NETWORK_VARIABLES, OpenAISettings, Secrets, Settings, StorageSettings, forget_secrets
 from agent_runtime.domain.deny import with_denials
 from agent_runtime.domain.outages import OutageLimits
@@ -32,8 +33,11 @@ from agent_runtime.registry.model_identity import ModelIdentity
 from agent_runtime.registry.placeholders import advise_on_placeholders
 from agent_runtime.registry.reloading import RegistryChanges, RegistryReloader
 from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues
+from agent_runtime.registry.shared_folders import describe_shared_folders
 from agent_runtime.registry.written_secrets import remember_written_secrets
-from agent_runtime.runners.opening import open_runner
+from agent_runtime.runners.claims import Claims
+from agent_runtime.runners.fleet import LocalFleet, QueuedFleet
+from agent_runtime.runners.opening import open_local_runner, open_queued_runner
 from agent_runtime.runners.recovery import Recovery
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
@@ -44,12 +48,22 @@ from agent_runtime.services.planning_log import PlanningLog
 from agent_runtime.services.ports import AppendObserver, LanguageModel, Planner, Runner, TaskStore, ToolServers
 from agent_runtime.services.task_manager import TaskManager
 from agent_runtime.services.tool_registry import ToolRegistry
-from agent_runtime.storage.opening import open_store
+from agent_runtime.states.agent_states import AgentStates
+from agent_runtime.storage.opening import (
+    make_catalogue,
+    make_todos,
+    open_queue,
+    open_store,
+    read_secret,
+    relay_progress,
+)
 from agent_runtime.storage.owner import storage_files
-from agent_runtime.storage.secret_file import read_secret
+from agent_runtime.storage.retention import Retention
 from agent_runtime.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
+    from mcp.server import MCPServer
+
     from agent_runtime.models.model import OpenAIModel
 
 log = structlog.get_logger()
@@ -82,27 +96,35 @@ class LoadedRegistry:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A running service, as the APIs see it. `recovered` is set once every unfinished task was handed to the runner."""
+    """A running service, as the APIs see it. `recovered` is set once every unfinished task was handed to the runner.
+
+    `claims`: those of a process that takes its tasks from a queue; else None. `files` looks at the files that plans
+    name; None where tasks run in other processes, perhaps on other machines.
+    """
 
     settings: Settings
     tasks: TaskManager
     registry: ToolRegistry
     store: TaskStore
+    states: AgentStates
     runner: Runner
     servers: ToolServers
     metrics: Metrics
     planner: str
+    revision_help: str | None
     model: LanguageModel | None
     progress: Progress
     recovered: asyncio.Event
     reloader: RegistryReloader[LoadedRegistry]
+    claims: Claims | None
+    files: FileLook | None
 
 
 class OpenStore(Protocol):
-    """Opens the task store while its context lasts; calls `observe` for each append."""
+    """Opens the task store while its context lasts, for one process or shared; calls `observe` for each append."""
 
     def __call__(
-        self, settings: StorageSettings, *, observe: AppendObserver | None = None
+        self, settings: StorageSettings, *, shared: bool = False, observe: AppendObserver | None = None
     ) -> AbstractAsyncContextManager[TaskStore]: ...
 
 
@@ -132,7 +154,7 @@ def resolve_registry(
 ) -> LoadedRegistry:
     """Resolve the entries of a registry. Its secrets are redacted from then on; `shown` redacts values in journals."""
     advice = [*remember_written_secrets(entries, secrets.redactor), *advise_on_placeholders(entries)]
-    base_dir, data_dir = settings.tool_registry.absolute().parent, settings.data_dir
+    base_dir, data_dir = settings.tool_registry.absolute().parent, settings.storage.local_folder
     place_of = partial(builtin.place_of, base_dir=base_dir, data_dir=data_dir)
     resolved = EntryResolver(base_dir, place_of, secrets, shown).resolve(entries)
     files = storage_files(settings)
@@ -155,14 +177,15 @@ def make_pool(
     return ServerPool(settings.limits, secrets, make_builtin, base_dir, loaded.own, inherited, spares, pauses.circuit_s)
 
 
-def _builtin_maker(settings: Settings, loaded: LoadedRegistry) -> Callable[[BuiltinServer], MCPServer]:
+def _builtin_maker(settings: Settings, loaded: LoadedRegistry) -> "Callable[[BuiltinServer], MCPServer]":
     base_dir, kept = settings.tool_registry.absolute().parent, loaded.own.paths
     places = {entry.server.id: entry.place for entry in loaded.resolved}
+    data_dir, todos = settings.storage.local_folder, make_todos(settings.storage)
 
-    def make(entry: BuiltinServer) -> MCPServer:
+    def make(entry: BuiltinServer) -> "MCPServer":
         # A run that goes on with an entry that is no longer there has it made from its own words.
         place = places.get(entry.id)
-        return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir, place=place, kept=kept)
+        return builtin.create(entry.config, base_dir=base_dir, data_dir=data_dir, place=place, kept=kept, todos=todos)
 
     return make
 
@@ -189,13 +212,14 @@ class _Ground:
     planner: Planner
     metrics: Metrics
     redact: Callable[[str], str]
+    files: FileLook
 
 
-def _prepare(settings: Settings, secrets: Secrets, parts: Parts, recover: Recover) -> _Ground:
+def _prepare(settings: Settings, secrets: Secrets, parts: Parts, recover: Recover, secret: bytes) -> _Ground:
     """Build the parts that the settings name, and start nothing. Raises: ConfigurationError."""
     model = make_model(settings.openai, secrets)
     planner = parts.choose_planner(settings, model)
-    shown = ShownValues(read_secret(settings.data_dir))
+    shown = ShownValues(secret)
 
     def load() -> LoadedRegistry:
         entries = with_denials(read_registry(settings), settings.approval.deny)
@@ -208,7 +232,8 @@ def _prepare(settings: Settings, secrets: Secrets, parts: Parts, recover: Recove
     identity = ModelIdentity(settings.openai, shown, model.identify) if model else None
     current = CurrentRegistry(loaded.resolved, identity)
     pool = make_pool(settings, secrets, loaded, parts.spares if recover is True else None, parts.pauses)
-    return _Ground(settings, load, loaded, current, pool, model, planner, Metrics(), secrets.redactor.redact)
+    files = FileLook(current, loaded.own.paths)
+    return _Ground(settings, load, loaded, current, pool, model, planner, Metrics(), secrets.redactor.redact, files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,14 +243,18 @@ class _Services:
     registry: ToolRegistry
     progress: Progress
     planner: PlannerAgent
+    broker: Broker
     orchestrator: Orchestrator
     expiry: Expiry
+    states: AgentStates
 
 
-def _wire(ground: _Ground, store: TaskStore, servers: ToolServers, pauses: Pauses) -> _Services:
-    """Make the services for this store and these servers."""
+def _wire(ground: _Ground, store: TaskStore, servers: ToolServers, pauses: Pauses, claims: Claims | None) -> _Services:
+    """Make the services for this store and these servers. `claims` None: no other process runs tasks."""
     settings, limits = ground.settings, ground.settings.limits
-    registry = ToolRegistry(ground.current, servers, store, JudgeProcess())
+    catalogue = make_catalogue(settings.storage, store, asks=settings.role != "api")
+    registry = ToolRegistry(ground.current, servers, store, JudgeProcess(), catalogue)
+    fleet = LocalFleet() if claims is None else QueuedFleet(ground.current, claims)
     progress = Progress()
     planner = PlannerAgent(
         ground.planner,
@@ -235,19 +264,24 @@ def _wire(ground: _Ground, store: TaskStore, servers: ToolServers, pauses: Pause
         start_s=limits.server_start_s,
         install_s=limits.server_install_s,
         approval=settings.approval,
+        fleet=fleet,
     )
+    broker = Broker(limits, ground.current, pauses, progress, None if claims is None else claims.confirm)
     orchestrator = Orchestrator(
         store,
         registry,
         servers,
         planner,
         ExecutorAgent(ground.model, progress, limits),
-        Broker(limits, ground.current, pauses, progress),
+        broker,
         OutageLimits(limits.outage_s, limits.planning_outage_s, pauses.in_outage),
-        runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
+        fleet,
+        runner_id=f"{'local' if claims is None else socket.gethostname()}:{os.getpid()}:{random.token_hex(4)}",
         parallel_calls=limits.calls_of_a_task,
     )
-    return _Services(registry, progress, planner, orchestrator, Expiry(store, settings.approval.expires_after_s))
+    expiry = Expiry(store, settings.approval.expires_after_s)
+    states = AgentStates(store.states, limits.state_bytes, settings.retention.state_s)
+    return _Services(registry, progress, planner, broker, orchestrator, expiry, states)
 
 
 @asynccontextmanager
@@ -257,37 +291,76 @@ async def open_runtime(
     *,
     recover: Recover = True,
     parts: Parts = Parts(),
+    secret: bytes | None = None,
 ) -> AsyncIterator[Runtime]:
     """Start the service on a data directory that the caller owns, and stop it on the way out.
 
     With `recover` True, every unfinished task of an earlier process is resumed, and every server is asked for its
     tools. Else only the named tasks are resumed, servers are asked when they are needed, and no spares are kept.
+    `secret`: see `read_secret`, which is called without it.
     Raises: ConfigurationError, StoreUnavailableError.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    ground = _prepare(settings, secrets, parts, recover)
+    if secret is None:
+        secret = await asyncio.to_thread(read_secret, settings.storage)
+    ground = _prepare(settings, secrets, parts, recover, secret)
+    base_dir = settings.tool_registry.absolute().parent
+    if settings.is_shared and (shared := describe_shared_folders(ground.loaded.resolved, base_dir)):
+        log.info("shared_folders", message=shared)
     async with (
-        parts.open_store(settings.storage, observe=ground.metrics.record_append) as store,
+        parts.open_store(settings.storage, shared=settings.is_shared, observe=ground.metrics.record_append) as store,
         ground.model or nullcontext(),
         ground.pool as servers,
         asyncio.TaskGroup() as background,
     ):
-        services = _wire(ground, store, servers, parts.pauses)
-        run, servers_of = services.orchestrator.run, services.orchestrator.servers_of
-        sweeper = background.create_task(services.expiry.watch(), name="expiry")
-        watch = background.create_task(services.registry.watch(eager=recover is True), name="catalogue")
+        claims = Claims() if settings.is_shared else None
+        services = _wire(ground, store, servers, parts.pauses, claims)
+        asks_servers = recover is True and settings.role != "api"
+        watch = background.create_task(services.registry.watch(eager=asks_servers), name="catalogue")
         reloader = _make_reloader(ground, services.registry)
         reloads = background.create_task(reloader.watch(file=settings.watch_registry), name="reloads")
-        async with open_runner(settings, run, servers_of, parts.pauses) as runner:
-            runtime = _show_to_doors(ground, services, store, runner, reloader)
-            recovery = Recovery(store, runner, background, parts.pauses)
+        async with (
+            relay_progress(settings.storage, services.progress) if settings.is_shared else nullcontext(),
+            _open_runner(ground, services, store, parts.pauses, claims, recover) as runner,
+        ):
+            runtime = _show_to_doors(ground, services, store, runner, reloader, claims)
+            recovery = None if settings.is_shared else Recovery(store, runner, background, parts.pauses)
             await _take_up(runtime, recovery, recover)
             yield runtime
             servers.stop_within(max(settings.limits.shutdown_s + _LAST_SERVERS_S, _ALL_SERVERS_S))
-            await recovery.end()
+            if recovery is not None:
+                await recovery.end()
         reloads.cancel()
         watch.cancel()
-        sweeper.cancel()
+
+
+@asynccontextmanager
+async def _open_runner(
+    ground: _Ground, services: _Services, store: TaskStore, pauses: Pauses, claims: Claims | None, recover: Recover
+) -> AsyncIterator[Runner]:
+    """Run tasks, and what one process of all has to do besides, while the context lasts."""
+    settings, orchestrator = ground.settings, services.orchestrator
+    sweeps = (services.expiry.watch, Retention(store, settings.retention.periods).watch, services.states.watch)
+    if claims is None:
+        local = open_local_runner(settings.limits, orchestrator.run, orchestrator.servers_of, pauses, sweeps)
+        async with local as runner:
+            yield runner
+        return
+    async with open_queued_runner(
+        partial(open_queue, settings.storage),
+        settings,
+        store,
+        orchestrator.run,
+        orchestrator.servers_of,
+        pauses,
+        sweeps,
+        lambda: ground.current.usable,
+        only_own=recover is not True,
+        note_taken_over=ground.metrics.record_taken_over,
+    ) as queued:
+        claims.runner = queued
+        ground.current.on_change(queued.note_entries)
+        yield queued
 
 
 def _make_reloader(ground: _Ground, registry: ToolRegistry) -> RegistryReloader[LoadedRegistry]:
@@ -301,6 +374,7 @@ def _make_reloader(ground: _Ground, registry: ToolRegistry) -> RegistryReloader[
     def put_in_force(loaded: LoadedRegistry) -> RegistryChanges:
         servers = [entry.server for entry in loaded.resolved]
         ground.pool.replace(servers, _builtin_maker(settings, loaded), loaded.own)
+        ground.files.kept = loaded.own.paths
         return registry.replace(loaded.resolved)
 
     return RegistryReloader(settings.tool_registry, load, put_in_force)
@@ -312,29 +386,43 @@ def _show_to_doors(
     store: TaskStore,
     runner: Runner,
     reloader: RegistryReloader[LoadedRegistry],
+    claims: Claims | None,
 ) -> Runtime:
     """Return the view of the service for the APIs."""
     settings = ground.settings
     return Runtime(
         settings=settings,
-        tasks=TaskManager(store, runner, services.planner, settings.limits, settings.approval, services.expiry),
+        tasks=TaskManager(
+            store,
+            runner,
+            services.planner,
+            settings.limits,
+            settings.approval,
+            services.expiry,
+            services.broker.judge,
+        ),
         registry=services.registry,
         store=store,
+        states=services.states,
         runner=runner,
         servers=ground.pool,
         metrics=ground.metrics,
         planner=ground.planner.name,
+        revision_help=getattr(ground.planner, "revision_help", None),
         model=ground.model,
         progress=services.progress,
         recovered=asyncio.Event(),
         reloader=reloader,
+        claims=claims if settings.role != "api" else None,
+        files=ground.files if settings.role != "api" else None,
     )
 
 
-async def _take_up(runtime: Runtime, recovery: Recovery, recover: Recover) -> None:
-    """Resume the unfinished tasks of an earlier process: all, those named, or none."""
+async def _take_up(runtime: Runtime, recovery: Recovery | None, recover: Recover) -> None:
+    """Resume the unfinished tasks of an earlier process: all, those named, or none. A shared runner has done it."""
     if recover is True:
-        await recovery.begin()
+        if recovery is not None:
+            await recovery.begin()
         runtime.recovered.set()
     elif recover:
         for task_id in recover.intersection(await runtime.store.list_unfinished()):

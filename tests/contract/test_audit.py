@@ -123,6 +123,7 @@ async def test_a_changed_number_is_placed_and_its_old_one_told(path: Path, seq: 
         ("request_key", "'key'"),
         ("submitter", "'bob'"),
         ("submitter", "''"),
+        ("thread", "'c'"),
     ],
 )
 async def test_a_change_of_the_tasks_row_is_placed(path: Path, column: str, value: str) -> None:

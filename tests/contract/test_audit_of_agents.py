@@ -16,6 +16,7 @@ from agent_steps import (
     LOOK,
     begin_journal,
     contract_of,
+    edit_journal,
     model_answered,
     tool_called,
     tool_returned,
@@ -40,10 +41,14 @@ CALLED = 12
 
 @pytest.fixture
 async def path(tmp_path: Path) -> Path:
-    path = tmp_path / "agent-runtime.db"
+    return await write_journal(tmp_path, EVENTS)
+
+
+async def write_journal(folder: Path, events: Sequence[ev.Event]) -> Path:
+    path = folder / "agent-runtime.db"
     async with SqliteStore(path) as store:
         task = Task("t")
-        for event in EVENTS:
+        for event in events:
             epoch = event.epoch if isinstance(event, ev.TaskClaimed) else None
             if event.writer == "run" or isinstance(event, ev.PlanProposed):
                 epoch = task.epoch
@@ -76,3 +81,32 @@ async def test_a_call_that_the_model_did_not_ask_for_is_reported_though_the_chai
     event = EVENTS[CALLED - 1].model_copy(update=other)
     rewrite(path, CALLED, event)
     assert (CALLED, place) in places(path)
+
+
+FORGED: list[tuple[int, dict[str, Any], str]] = [
+    (10, {"arguments": {"x": 1}, "arguments_digest": digest({"x": 1})}, "data.arguments"),  # what was shown
+    (10, {"arguments": {"x": 3}, "arguments_digest": digest({"x": 3})}, "data.arguments"),
+    (18, {"arguments": {"x": 8}, "arguments_digest": digest({"x": 8})}, "data.arguments"),  # what the model gave
+    (18, {"arguments": {"x": 2}, "arguments_digest": digest({"x": 2})}, "data.arguments"),
+    (7, {"edited_arguments": {"x": 3}}, "data.edited_digest"),
+    (16, {"edited_digest": digest({"x": 3})}, "data.edited_digest"),
+    (7, {"scopes": ("approve",)}, "data"),
+    (16, {"scopes": ()}, "data"),
+    (16, {"edited_arguments": None, "edited_digest": None}, "data.arguments"),
+]
+
+
+@pytest.mark.parametrize(("seq", "other", "place"), FORGED)
+async def test_an_edited_call_is_audited_with_its_editor_and_what_was_sent(
+    tmp_path: Path, seq: int, other: dict[str, Any], place: str
+) -> None:
+    events = edit_journal(contract_of(LOOK, AGENT))
+    path = await write_journal(tmp_path, events)
+    assert faults(path) == []
+    document = export(read(path))
+    assert find_export_faults(document) == []
+    edits = [(made["actor"], made["edited_arguments"]) for made in document["approvals"] if "edited_arguments" in made]
+    assert edits == [("ann", {"x": 2}), ("ann", {"x": 9})]
+    assert [call["arguments"] for call in document["calls"]] == [{"x": 2}, {"x": 9}]
+    rewrite(path, seq, events[seq - 1].model_copy(update=other))
+    assert place in [field for _, field in places(path)]

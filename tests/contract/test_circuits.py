@@ -87,6 +87,7 @@ async def test_a_server_that_refuses_was_reached(pool: ServerPool) -> None:
     assert pool.circuits == {"remote": "closed"}
 
 
+@pytest.mark.slow
 async def test_a_start_that_nobody_waits_for_any_more_counts_for_nothing(place: Place, pool: ServerPool) -> None:
     (place.folder / "well").touch()
     for count in range(FAILURES + 1):

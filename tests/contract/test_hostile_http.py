@@ -109,6 +109,7 @@ async def test_an_error_that_the_server_does_not_give_for_the_call_leaves_its_ou
             await pay(lease)
 
 
+@pytest.mark.slow
 async def test_a_stream_that_is_closed_at_once_is_not_opened_again_and_again(place: Place, server: HostileHttp) -> None:
     async with open_lease(place, server, "closing") as lease:
         await eventually(lambda: server.count_streams() == 3)
@@ -144,6 +145,7 @@ async def test_an_answer_with_countless_arrays_stalls_nobody_and_leaves_the_outc
     assert lag.worst_s < 1  # G9 promises answers within 1 s
 
 
+@pytest.mark.slow
 async def test_what_is_counted_of_an_event_is_not_counted_of_the_next(place: Place, server: HostileHttp) -> None:
     async with open_lease(place, server, "many-events") as lease:
         assert (await pay(lease, timeout_s=20)).text == ""

@@ -47,6 +47,7 @@ async def test_a_server_that_never_answers_is_given_up_at_the_start_limit(place:
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.slow
 async def test_a_server_that_never_answers_and_refuses_to_go_is_killed(place: Place) -> None:
     assert "did not start within 0.4 s" in await refusal(place, "stubborn-mute", server_start_s=0.4, within_s=9)
 
@@ -358,6 +359,18 @@ async def test_a_server_lost_in_a_call_leaves_the_outcome_unknown_within_a_secon
     assert place.notes == [tool]
 
 
+async def test_the_end_of_the_stderr_of_the_newest_process_can_be_read_without_its_secrets(place: Place) -> None:
+    async with place.pool() as pool, asyncio.timeout(10):
+        entry = place.entry()
+        assert pool.read_stderr(entry.id) == ""
+        async with pool.lease([entry]) as lease:
+            with pytest.raises(OutcomeUnknownError):
+                await call(lease, "crash")
+        await all_gone(place)
+        assert pool.read_stderr(entry.id) == "something went very wrong with [redacted]"
+        assert pool.read_stderr("another") == ""
+
+
 @pytest.mark.parametrize("tool", ["hang", "regret"])
 async def test_a_call_without_an_answer_is_told_to_stop_and_its_outcome_is_unknown(place: Place, tool: str) -> None:
     async with place.pool() as pool, asyncio.timeout(10), pool.lease([place.entry()]) as lease:
@@ -396,6 +409,7 @@ async def test_a_cancelled_call_that_never_answers_has_an_unknown_outcome(place:
     assert place.notes == ["hang", "cancelled hang"]
 
 
+@pytest.mark.slow
 async def test_a_server_that_stops_reading_holds_no_call_for_longer_than_its_time(place: Place) -> None:
     async with place.pool() as pool, asyncio.timeout(10), pool.lease([place.entry()]) as lease:
         async with asyncio.TaskGroup() as group:
@@ -416,6 +430,7 @@ async def unknown(lease: object, tool: str, timeout_s: float, label: str = "") -
 # Refusing to go
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tool", "sandbox"),
     [

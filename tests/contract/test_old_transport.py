@@ -80,6 +80,7 @@ async def test_a_stream_without_an_address_or_an_end_of_its_line_is_given_up(
     assert lag.worst_s < 0.5
 
 
+@pytest.mark.slow
 async def test_a_stream_that_babbles_stalls_nobody_and_ends_with_its_lease(
     server: tuple[int, list[str]], tmp_path: Path
 ) -> None:

@@ -5,12 +5,15 @@ Each store here stands for a process: it has its own connections, threads and me
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from agent_runtime.config import StorageSettings, load_settings
 from agent_runtime.domain import events as ev
@@ -26,14 +29,20 @@ from agent_runtime.domain.errors import (
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.task import Task
 from agent_runtime.services.ports import TaskStore
-from agent_runtime.storage.opening import open_store
+from agent_runtime.storage.opening import open_store, read_secret
 from agent_runtime.storage.postgres.commits import select_stored_commits
-from agent_runtime.storage.postgres.connecting import Database
+from agent_runtime.storage.postgres.connecting import Connection, Database, read_database
 from agent_runtime.storage.postgres.journals import JournalEnds
+from agent_runtime.storage.postgres.listener import CATCH_UP_S
 from agent_runtime.storage.postgres.locks import CHAIN, try_lock
 from agent_runtime.storage.postgres.migrating import MIGRATIONS, Migration, migrate
 from agent_runtime.storage.postgres.notices import make_payloads, read_payload
+from agent_runtime.storage.postgres.queue import PostgresJobQueue
+from agent_runtime.storage.postgres.readers import Readers
+from agent_runtime.storage.postgres.session import SessionOpener
+from agent_runtime.storage.postgres.shared_secret import read_shared_secret
 from agent_runtime.storage.postgres.store import PostgresStore
+from agent_runtime.storage.secret_file import read_secret as read_data_secret
 from journals import claim, task_submitted, tool_returned, write_cancelled_task, write_executing_task
 from postgres_server import LossyProxy, PostgresServer
 from waiting import eventually
@@ -88,7 +97,29 @@ async def test_three_processes_start_at_once_on_an_empty_database(database: Data
         for number, store in enumerate(stores):
             await store.append(Task(f"t{number}"), [task_submitted()])
         assert len((await stores[0].page()).tasks) == 3
-    assert run(database, "SELECT number FROM schema_migrations") == [(len(MIGRATIONS),)]
+    assert run(database, "SELECT max(number) FROM schema_migrations") == [(len(MIGRATIONS),)]
+
+
+async def test_each_process_says_its_part_and_one_of_all_writes_the_chain(replicas: list[PostgresStore]) -> None:
+    await replicas[1].append(Task("t"), [task_submitted()])
+    parts = [store.sharing for store in replicas]
+    assert [part.writes_chain for part in parts if part] == [True, False, False]
+    assert all(0 <= part.listener_age_s < CATCH_UP_S for part in parts if part)
+
+
+async def test_all_processes_on_a_database_have_one_secret(database: Database, tmp_path: Path) -> None:
+    settings = [StorageSettings(url=database.url, folder=tmp_path / str(number)) for number in range(3)]
+    own = read_data_secret(settings[0].folder)
+    secrets = await asyncio.gather(*(asyncio.to_thread(read_secret, one) for one in settings[1:]))
+    assert secrets[0] == secrets[1] == read_secret(settings[0]) != own
+    assert len(secrets[0]) == 32
+    assert not settings[1].folder.exists()
+
+
+async def test_a_database_takes_over_the_secret_of_the_first_data_directory(database: Database, tmp_path: Path) -> None:
+    own = read_data_secret(tmp_path / "a")
+    assert read_secret(StorageSettings(url=database.url, folder=tmp_path / "a")) == own
+    assert read_secret(StorageSettings(url=database.url, folder=tmp_path / "b")) == own
 
 
 async def test_of_two_appends_at_once_from_two_processes_one_wins(replicas: list[PostgresStore]) -> None:
@@ -127,6 +158,54 @@ async def test_a_process_sees_at_once_what_another_has_written(replicas: list[Po
         await first.load("t")
 
 
+async def test_a_task_in_memory_is_continued_with_what_others_have_written(
+    replicas: list[PostgresStore], database: Database
+) -> None:
+    first, second, third = replicas
+    task = await write_executing_task(first, "t")
+    assert await second.load("t") == task
+    run(database, "UPDATE events SET data = '{}' WHERE task_id = 't' AND seq = 1")  # a load of all would find it
+    answered = await first.append(task, [tool_returned("call-s1-1", "s1")], epoch=task.epoch)
+    assert await asyncio.gather(*(store.load("t") for store in [second] * 3 + [first])) == [answered] * 4
+    assert numbers(await second.records("t")) == list(range(1, answered.version + 1))
+    assert numbers(await second.records("t", after=task.version)) == [answered.version]
+    assert (await third.load("t")).journal_change
+    with pytest.raises(ConflictError, match="not as it was written"):  # a claim reads all, whatever is in memory
+        await claim(second, answered)
+    assert (await second.load("t")).journal_change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE events SET data = replace(data, 'r2', 'r3') WHERE task_id = 't' AND seq = 3",
+        "UPDATE events SET hash = 'sha256:0' WHERE task_id = 't' AND seq = 3",
+        "UPDATE tasks SET head = 'sha256:0' WHERE task_id = 't'",
+        "UPDATE tasks SET version = 2 WHERE task_id = 't'",
+        "DELETE FROM events WHERE task_id = 't' AND seq = 3",
+    ],
+)
+async def test_a_change_by_somebody_else_is_seen_behind_what_is_in_memory(
+    replicas: list[PostgresStore], database: Database, change: str
+) -> None:
+    writing, reading, _ = replicas
+    task = await claim(writing, await writing.append(Task("t"), [task_submitted()]))
+    assert await reading.load("t") == task
+    await writing.append(task, [ev.TaskClaimed(runner="r2", epoch=task.epoch + 1)], epoch=task.epoch + 1)
+    run(database, change)
+    assert (await reading.load("t")).journal_change
+    for _ in range(2):  # deleted whatever is left of it; nothing of it stays in memory
+        await writing.delete(await reading.load("t"))
+        with pytest.raises(TaskNotFoundError):
+            await reading.load("t")
+        with pytest.raises(TaskNotFoundError):
+            await reading.records("t")
+        await writing.append(Task("t"), [task_submitted(prompt="another")])
+        assert (await reading.load("t")).prompt == "another"
+        run(database, "DELETE FROM events WHERE task_id = 't'")
+        run(database, "UPDATE tasks SET head = 'sha256:0' WHERE task_id = 't'")
+
+
 async def test_every_process_has_the_same_feed(replicas: list[PostgresStore], database: Database) -> None:
     async with asyncio.TaskGroup() as group:
         readers = [group.create_task(follow_feed(store, 60)) for store in replicas]
@@ -148,20 +227,49 @@ async def test_a_lost_listener_catches_up_from_the_tables(
     for _ in range(5):
         waiting = asyncio.gather(following.wait_for_change("t", task.version), follow_beyond(following, task.version))
         await asyncio.sleep(0)
-        cut = await asyncio.to_thread(end_listeners, postgres_server)
-        assert cut > 0
+        await end_listeners(postgres_server)
         task = await claim(writing, task)
         await waiting
+
+
+async def test_a_cancellation_reaches_another_process_even_if_its_listener_was_cut(
+    replicas: list[PostgresStore], postgres_server: PostgresServer
+) -> None:
+    writing, running, _ = replicas
+    for task_id, cuts in (("heard", False), ("caught up", True)):
+        task = await writing.append(Task(task_id), [task_submitted()])
+        waiting = asyncio.gather(running.wait_for_cancellation(task_id))
+        await asyncio.sleep(0.05)
+        if cuts:
+            await end_listeners(postgres_server)
+        await writing.append(task, [ev.TaskCancelRequested()])
+        await waiting
+
+
+async def test_a_process_says_when_it_does_not_hear_of_others(
+    replicas: list[PostgresStore], postgres_server: PostgresServer
+) -> None:
+    elsewhere = postgres_server.url.replace("@/postgres?", "@/template1?")
+    assert all(store.sharing and store.sharing.hears for store in replicas)
+    await asyncio.to_thread(postgres_server.execute, "ALTER DATABASE postgres ALLOW_CONNECTIONS false", elsewhere)
+    try:
+        await end_listeners(postgres_server, elsewhere)
+        await eventually(lambda: not any(store.sharing and store.sharing.hears for store in replicas))
+    finally:
+        await asyncio.to_thread(postgres_server.execute, "ALTER DATABASE postgres ALLOW_CONNECTIONS true", elsewhere)
+    await eventually(lambda: all(store.sharing and store.sharing.hears for store in replicas))
 
 
 async def follow_beyond(store: PostgresStore, count: int) -> None:
     await follow_feed(store, count + 1)
 
 
-def end_listeners(server: PostgresServer) -> int:
-    """End the sessions that wait for notices."""
-    listening = "pid <> pg_backend_pid() AND (query LIKE 'LISTEN%' OR query LIKE '%EXISTS%pending%')"
-    return len(server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {listening}"))  # noqa: S608
+async def end_listeners(server: PostgresServer, url: str | None = None) -> None:
+    """End the sessions that wait for notices, once there is one: those that were ended before may not be back yet."""
+    queries = "'{LISTEN%,%EXISTS%pending%,%FROM catalogue}'"
+    listening = f"pid <> pg_backend_pid() AND query LIKE ANY ({queries})"
+    ending = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {listening}"  # noqa: S608
+    await eventually(lambda: asyncio.to_thread(server.execute, ending, url))
 
 
 @contextmanager
@@ -420,12 +528,115 @@ async def test_the_password_comes_from_the_url_the_environment_or_a_file(
                 pass
 
 
+async def test_the_connection_comes_from_a_service_file(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = conninfo_to_dict(postgres_url)
+    lines = [f"{name}={value}" for name, value in parameters.items()]
+    (tmp_path / "services.conf").write_text("\n".join(["[ours]", *lines, ""]), encoding="utf-8")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services.conf"))
+    settings = load_settings(environ={"AGENT_RUNTIME_STORAGE__URL": "postgresql://?service=ours"}).storage
+    async with asyncio.timeout(20), open_store(settings) as store, PostgresJobQueue(read_database(settings)) as queue:
+        await store.append(Task("t"), [task_submitted()])
+        await queue.defer(["t"])
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("SELECT task_id, lock FROM tasks, procrastinate_jobs").fetchall() == [("t", "t")]
+
+
 def test_notices_of_any_length_arrive_whole() -> None:
     changes = [Change(f"task {number}" + "x" * 100, 1, number + 1, "") for number in range(200)]
-    payloads = list(make_payloads([*changes, Deletion("gone", 1, "")], 7, pending=True))
+    payloads = list(make_payloads([*changes, Deletion("gone", 1, "")], 7, pending=True, cancelled=["not any more"]))
     assert max(len(payload.encode()) for payload in payloads) < 8000
     news = [read_payload(payload) for payload in payloads]
     assert {task_id: version for one in news for task_id, version in one.grown.items()} == {
         change.task_id: change.last for change in changes
     }
     assert (news[-1].deleted, news[-1].position, news[-1].pending) == (frozenset({"gone"}), 7, True)
+    assert news[-1].cancelled == {"not any more"}
+
+
+async def test_counts_of_starts_are_deleted_once_their_tasks_have_made_progress_or_are_gone(
+    database: Database, replicas: list[PostgresStore]
+) -> None:
+    first, second, _ = replicas
+    stuck, moving = await write_executing_task(first, "stuck"), await write_executing_task(first, "moving")
+    gone = await write_cancelled_task(first, "gone")
+    await first.note_starts(["stuck", "moving", "gone"])
+    await first.append(moving, [ev.TaskCancelRequested()])
+    await first.delete(gone)
+    await claim(first, stuck)
+    await second.note_starts(["new"])
+    assert sorted(run(database, "SELECT task_id, count FROM starts")) == [("new", 1), ("stuck", 1)]
+
+
+@pytest.mark.parametrize("step", ["_make_durable", "_open"])
+async def test_a_start_outlasts_the_loss_of_its_first_session(
+    database: Database, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The session is lost after this step of its opening, as when the server restarts."""
+    original, cut = getattr(SessionOpener, step), [0]
+
+    def cut_after(*arguments: Any, **more: Any) -> Any:
+        session = original(*arguments, **more)
+        if not cut[0]:
+            connection = arguments[1] if session is None else session.connection
+            cut[0] = connection.info.backend_pid
+            postgres_server.execute(f"SELECT pg_terminate_backend({cut[0]}, 5000)")
+        return session
+
+    monkeypatch.setattr(SessionOpener, step, cut_after)
+    async with asyncio.timeout(40), PostgresStore(database) as store:
+        assert store.session_pid not in (0, *cut)
+        await store.append(Task("t"), [task_submitted()])
+    cut[0] = 0
+    assert len(await asyncio.to_thread(read_shared_secret, database, None)) == 32
+    assert cut[0]
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note each read from the database."""
+    noted: list[str] = []
+
+    def note(reader: Readers, work: Callable[[Connection], Any]) -> "asyncio.Future[Any]":
+        noted.append(repr(work))
+        return submit(reader, work)
+
+    submit = Readers.submit
+    monkeypatch.setattr(Readers, "submit", note)
+    return noted
+
+
+async def test_a_watched_task_is_followed_without_asking_the_database_where_its_journal_ends(
+    replicas: list[PostgresStore], reads: list[str]
+) -> None:
+    here, there, _ = replicas
+    task = await here.append(Task("t"), [task_submitted()])
+    with here.watch("t"):
+        await here.wait_for_change("t", 0)
+        reads.clear()
+        for _ in range(5):
+            task = await claim(here, task)
+            await here.wait_for_change("t", task.version - 1)
+            assert numbers(await here.records("t", task.version - 1, newest=False)) == [task.version]
+        assert not reads
+        grown = await there.append(task, [ev.TaskCancelRequested()])
+        await here.wait_for_change("t", task.version)
+        assert numbers(await here.records("t", task.version, newest=False)) == [grown.version]
+        assert len(reads) == 2  # where it ends, and what is new
+
+
+async def test_those_who_wait_for_cancellations_at_one_time_share_a_query(
+    replicas: list[PostgresStore], reads: list[str]
+) -> None:
+    waiting, other, _ = replicas
+    tasks = [await other.append(Task(f"t{number}"), [task_submitted()]) for number in range(20)]
+    async with asyncio.TaskGroup() as group:
+        waits = [group.create_task(waiting.wait_for_cancellation(task.task_id)) for task in tasks]
+        await eventually(lambda: bool(reads))
+        await other.append(tasks[0], [ev.TaskCancelRequested()])
+        await waits[0]
+        assert not any(wait.done() for wait in waits[1:])
+        for wait in waits[1:]:
+            wait.cancel()
+    assert len(reads) <= 2

@@ -142,6 +142,7 @@ async def test_reports_count_on_whichever_stream_they_come(place: Place, handler
     assert patience.asked, "its time-out passed meanwhile"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("over", ["stdio", "http"])
 async def test_no_report_makes_a_call_longer_than_its_cap(place: Place, over: str) -> None:
     began = time.monotonic()

@@ -42,6 +42,7 @@ async def test_every_schema_gets_its_verdict_in_order() -> None:
     assert not find_judges()
 
 
+@pytest.mark.slow
 async def test_a_schema_that_takes_too_long_is_refused_and_the_next_is_judged() -> None:
     assert await JudgeProcess().judge([ENDLESS, GOOD]) == ["judging its schema takes more than 2 s", None]
 

@@ -92,7 +92,7 @@ async def test_what_all_servers_inherit_reaches_each_of_them_unless_its_entry_sa
 
 
 async def test_the_servers_of_a_lease_start_side_by_side(place: Place) -> None:
-    config = {"command": "/bin/sh", "args": ["-c", f'sleep 0.4; exec "{sys.executable}" -S -E "$0"']}
+    config = {"command": "/bin/sh", "args": ["-c", f'sleep 1; exec "{sys.executable}" -S -E "$0"']}
     entries = []
     for number in range(4):
         entry = place.entry(server_id=f"s{number}")
@@ -102,7 +102,7 @@ async def test_the_servers_of_a_lease_start_side_by_side(place: Place) -> None:
     async with place.pool() as pool, asyncio.timeout(10):
         began = time.monotonic()
         async with pool.lease(entries) as lease:
-            assert time.monotonic() - began < 1.2
+            assert time.monotonic() - began < 3.5
             assert [(await call(lease, "echo", "x", server=entry.id)).text for entry in entries] == ["x"] * 4
 
 
@@ -154,6 +154,7 @@ async def test_a_lease_that_is_cancelled_at_any_moment_leaves_nothing(place: Pla
     assert not zombies()
 
 
+@pytest.mark.slow
 async def test_a_lease_that_is_cancelled_again_and_again_leaves_nothing(place: Place) -> None:
     async def use(pool: ServerPool) -> None:
         async with pool.lease([place.entry("stubborn")]) as lease:
@@ -265,6 +266,7 @@ async def failure(lease: Lease, tool: str) -> Exception:
 # Leaving
 
 
+@pytest.mark.slow
 async def test_leaving_with_calls_open_is_bounded_and_leaves_no_process(place: Place) -> None:
     async with asyncio.timeout(15), asyncio.TaskGroup() as group:
         entered: list[ServerPool] = []

@@ -1,13 +1,15 @@
 """The contract of every task store, tested adapter by adapter. A new adapter adds one factory to `ADAPTERS`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
 
+from agent_runtime.api import searching
+from agent_runtime.api.searching import find_tasks
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.chain import GENESIS
 from agent_runtime.domain.commits import CommitHead
@@ -19,17 +21,15 @@ from agent_runtime.domain.errors import (
     StaleEpochError,
     TaskNotFoundError,
 )
-from agent_runtime.domain.feed import FeedCheckpoint, FeedEntry, Tombstone
+from agent_runtime.domain.feed import NEWEST, FeedCheckpoint, FeedEntry, Tombstone
 from agent_runtime.domain.planning_attempts import MOST_KEPT, AttemptMessage, PlanningAttempt
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import chain_faults
+from agent_runtime.domain.summaries import Page
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.ports import TaskStore
-from agent_runtime.storage.postgres.connecting import Database
-from agent_runtime.storage.postgres.store import PostgresStore
-from agent_runtime.storage.sqlite.store import SqliteStore
 from journals import (
     DEFINITION,
     claim,
@@ -44,44 +44,7 @@ from journals import (
     write_cancelled_task,
     write_executing_task,
 )
-from memory_store import Memory, MemoryStore
-
-OpenStore = Callable[[], AbstractAsyncContextManager[TaskStore]]
-"""Opens the store on the same data each time: closing and opening it again is a restart."""
-
-
-def _sqlite(request: pytest.FixtureRequest) -> OpenStore:
-    directory = request.getfixturevalue("tmp_path")
-    return lambda: SqliteStore(directory / "tasks.db")
-
-
-def _sqlite_without_memory(request: pytest.FixtureRequest) -> OpenStore:
-    directory = request.getfixturevalue("tmp_path")
-    return lambda: SqliteStore(directory / "tasks.db", cache_bytes=0)
-
-
-def _memory(_: pytest.FixtureRequest) -> OpenStore:
-    memory = Memory()
-    return lambda: MemoryStore(memory)
-
-
-def _postgres(request: pytest.FixtureRequest) -> OpenStore:
-    database = Database(request.getfixturevalue("postgres_url"))
-    return lambda: PostgresStore(database)
-
-
-def _postgres_shared(request: pytest.FixtureRequest) -> OpenStore:
-    database = Database(request.getfixturevalue("postgres_url"))
-    return lambda: PostgresStore(database, exclusive=False)
-
-
-ADAPTERS = {
-    "sqlite": _sqlite,
-    "sqlite, nothing cached": _sqlite_without_memory,
-    "memory": _memory,
-    "postgresql": _postgres,
-    "postgresql, shared": _postgres_shared,
-}
+from store_adapters import ADAPTERS, OpenStore
 
 
 @pytest.fixture(params=list(ADAPTERS))
@@ -335,6 +298,70 @@ async def test_a_page_of_one_status_skips_the_others(store: TaskStore) -> None:
     assert all(summary.terminal for summary in page.tasks)
 
 
+async def test_a_search_finds_all_words_in_any_case_and_its_pages_miss_and_repeat_none(store: TaskStore) -> None:
+    for number in range(230):
+        prompt = f"Zähle die WÖRTER in datei{number}.txt" if number % 3 == 0 else f"Add {number}"
+        event = task_submitted(prompt).model_copy(update={"metadata": {"Customer": f"acme-{number % 2}"}})
+        await store.append(Task(f"t{number}"), [event])
+
+    async def read(limit: int, cursor: str | None) -> Page:
+        return await store.page(limit=limit, cursor=cursor)
+
+    async def search(query: str, limit: int) -> list[str]:
+        found: list[str] = []
+        cursor: str | None = None
+        while True:
+            page = await find_tasks(read, query, limit, cursor)
+            assert len(page.tasks) <= limit
+            found += [task.task_id for task in page.tasks]
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
+
+    expected = [f"t{number}" for number in range(229, -1, -1) if number % 3 == 0 and number % 2]
+    for limit in (1, 7, 38, 200):
+        assert await search("customer wörter ACME-1 zähle", limit) == expected
+    assert await search("t228", 5) == ["t228"]
+    assert await search("nothing has this", 50) == []
+
+
+async def test_a_search_returns_after_a_bounded_scan_with_where_to_go_on(
+    store: TaskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "MOST_SCANNED", 200)
+    await store.append(Task("first"), [task_submitted("the needle")])
+    for number in range(250):
+        await store.append(Task(f"t{number}"), [task_submitted("hay")])
+
+    async def read(limit: int, cursor: str | None) -> Page:
+        return await store.page(limit=limit, cursor=cursor)
+
+    page = await find_tasks(read, "needle", 10)
+    assert page.tasks == ()
+    page = await find_tasks(read, "needle", 10, page.next_cursor)
+    assert ([task.task_id for task in page.tasks], page.next_cursor) == (["first"], None)
+
+
+async def test_a_page_of_a_thread_has_its_tasks_alone(store: TaskStore) -> None:
+    for number in range(60):
+        event = task_submitted().model_copy(
+            update={"thread": "c\x00é" if number % 2 else None if number % 4 else "other"}
+        )
+        task = await store.append(Task(f"t{number}"), [event])
+        if number > 50:
+            await store.append(task, [ev.TaskCancelRequested(), ev.TaskCancelled()])
+    page = await store.page(thread="c\x00é", limit=2)
+    assert [(summary.task_id, summary.thread) for summary in page.tasks] == [("t59", "c\x00é"), ("t57", "c\x00é")]
+    page = await store.page(thread="c\x00é", cursor=page.next_cursor)
+    assert [summary.task_id for summary in page.tasks] == [f"t{number}" for number in range(55, 0, -2)]
+    page = await store.page(TaskStatus.PENDING, thread="c\x00é", limit=1)
+    assert [summary.task_id for summary in page.tasks] == ["t49"]
+    assert (await store.page(thread="unknown")).tasks == ()
+    await store.delete(await store.load("t59"))
+    page = await store.page(thread="c\x00é", limit=1)
+    assert [summary.task_id for summary in page.tasks] == ["t57"]
+
+
 @pytest.mark.parametrize(
     "cursor", ["", "x", "é", "MA", "LTE", "0", "A" * 10_000, "OTk5OTk5OTk5OTk5OTk5OTk5OTk5", "\x00"]
 )
@@ -369,6 +396,32 @@ async def test_a_follower_wakes_when_the_journal_grows(store: TaskStore) -> None
         await store.append(task, [ev.TaskCancelled()])
         await beyond
     await store.wait_for_change("t", 2)
+
+
+async def test_whoever_waits_for_a_cancellation_hears_of_it_and_of_nothing_else(store: TaskStore) -> None:
+    task = await store.append(Task("t"), [task_submitted()])
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        waiting = group.create_task(store.wait_for_cancellation("t"))
+        task = await claim(store, task)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        task = await store.append(task, [ev.TaskCancelRequested()])
+        await waiting
+        await store.wait_for_cancellation("t")
+        await store.append(task, [ev.TaskCancelled()])
+        await store.wait_for_cancellation("t")
+
+
+async def test_whoever_waits_for_the_cancellation_of_a_task_that_is_gone_waits_no_longer(store: TaskStore) -> None:
+    task = await claim(store, await store.append(Task("t"), [task_submitted()]))
+    task = await store.append(task, [ev.TaskFailed(code="model_error", message="no")], epoch=1)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        waiting = group.create_task(store.wait_for_cancellation("t"))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await store.delete(task)
+        await waiting
+    await store.wait_for_cancellation("t")
 
 
 async def test_no_follower_misses_an_event_however_the_writes_fall(store: TaskStore) -> None:
@@ -508,6 +561,18 @@ async def test_the_tasks_that_await_approval_come_in_the_order_of_their_plans(st
     assert await store.list_awaiting_approval(1) == [("first", plans["first"].updated_at)]
 
 
+async def test_the_tasks_that_ended_before_a_time_are_found_by_status(store: TaskStore) -> None:
+    await store.append(Task("open"), [task_submitted()])
+    names = ["one", "two", "three"]
+    ended = [await write_cancelled_task(store, name) for name in names]
+    last = ended[-1].updated_at
+    assert last is not None
+    assert await store.list_ended(TaskStatus.CANCELLED, last, 10) == names[:2]
+    assert await store.list_ended(TaskStatus.CANCELLED, last + timedelta(seconds=1), 2) == names[:2]
+    assert await store.list_ended(TaskStatus.CANCELLED, last + timedelta(seconds=1), 10) == names
+    assert await store.list_ended(TaskStatus.FAILED, last + timedelta(seconds=1), 10) == []
+
+
 Shown = tuple[str, str, int]
 """Cursor, task id and number of an event; the number is 0 for a tombstone or a checkpoint."""
 
@@ -528,6 +593,21 @@ async def feed(store: TaskStore, after: str | None = None) -> list[Shown]:
                 break
             found += map(show, page)
     return found
+
+
+async def test_a_feed_from_now_on_begins_with_a_cursor_and_has_only_what_comes_later(open_store: OpenStore) -> None:
+    async with asyncio.timeout(30), open_store() as store:
+        assert await feed(store, NEWEST) == []
+        first = await store.append(Task("a"), [task_submitted(), ev.TaskCancelRequested()])
+        assert await feed(store, NEWEST) == [("1.2", "checkpoint", 0)]
+        async with aclosing(await store.subscribe(NEWEST)) as pages:
+            assert [show(entry) for entry in await anext(pages)] == [("1.2", "checkpoint", 0)]
+            await store.append(first, [ev.TaskCancelled()])
+            assert [show(entry) for entry in await anext(pages)] == [("2.1", "a", 3)]
+        await store.checkpoint(drop=True)
+        ((cursor, kind, _),) = await feed(store, NEWEST)
+        assert kind == "checkpoint"
+        assert await feed(store, cursor) == []
 
 
 async def test_the_feed_has_every_event_and_a_tombstone_for_each_deleted_task(open_store: OpenStore) -> None:

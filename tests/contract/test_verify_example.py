@@ -32,6 +32,7 @@ from agent_steps import (
     LOOK,
     begin_journal,
     contract_of,
+    edit_journal,
     model_answered,
     step_started,
     tool_called,
@@ -69,7 +70,7 @@ def make_contract_with_numbers() -> tuple[Contract, dict[str, ToolDefinition], d
     )
     arguments = {"x": 1, "a": NUMBERS}
     step = ToolStep(id="s1", kind="tool", server="text", tool="echo", arguments=arguments, timeout_s=2.5, retries=0)
-    step = step.model_copy(update={"preapproved": True})
+    step = step.model_copy(update={"preapproved": True, "reasoning": "to count \u2028"})
     contract = draw_up(Plan(goal="count", steps=(step,)), Limits(), {"text/echo": tool}, model=None)
     return contract, {"text/echo": definition}, {"text": facts}
 
@@ -139,11 +140,12 @@ def find_faults(document: Any, kept_hash: str | None = None) -> list[str]:
 
 @pytest.fixture
 async def exports(tmp_path: Path) -> list[Any]:
-    """The exports of a finished task, of one with odd numbers, of one with an agent step, and of one without a plan."""
-    folders = [tmp_path / name for name in ("numbers", "agent", "new")]
+    """The exports of a finished task, and of those with odd numbers, an agent step, edited calls, and no plan."""
+    folders = [tmp_path / name for name in ("numbers", "agent", "edited", "new")]
     for folder in folders:
         folder.mkdir()
-    events = [numbers_events(), agent_events(), [ev.TaskSubmitted(prompt="p")]]
+    edited = [*edit_journal(contract_of(LOOK, AGENT)), ev.TaskCancelRequested()]
+    events = [numbers_events(), agent_events(), edited, [ev.TaskSubmitted(prompt="p")]]
     made = [await export_events(folder, one) for folder, one in zip(folders, events, strict=True)]
     return [export_of(await database(tmp_path)), *made]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from browser import CHROMIUM, Browser
 from serving import Service
 
 
@@ -20,3 +21,16 @@ def own_service(tmp_path: Path) -> Iterator[Service]:
     """A running service that a test may restart."""
     with Service(tmp_path) as service:
         yield service
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """A browser whose page must make no mistake."""
+    if CHROMIUM is None:
+        pytest.skip("NOT TESTED: the page needs Chromium, and this machine has none")
+    browser = Browser(tmp_path / "browser")
+    try:
+        yield browser
+        assert not browser.mistakes
+    finally:
+        browser.close()

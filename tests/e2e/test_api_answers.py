@@ -72,6 +72,7 @@ def test_a_question_is_shown_with_its_server_and_its_schema_and_gets_its_answer(
         "actions": ["accept", "decline"],
     }
     assert asked["schema"]["required"] == ["name"]
+    assert asked["sent_at"] <= asked["asked_at"]
     assert asked["schema"]["properties"]["count"] == {"type": "integer", "minimum": 1, "maximum": 9}
     assert f"POST /v1/tasks/{task_id}/answers/{asked['question_id']}" in service.task(task_id)["result"]
     taken = answer(service, task_id, asked, action="accept", content=ANSWER)

@@ -87,8 +87,8 @@ def test_whoever_gave_feedback_may_not_approve_what_came_of_it(team: KeyedServic
 
 def test_feedback_on_an_earlier_revision_counts_for_all_that_follow(team: KeyedService) -> None:
     path = submit(team)
-    revise(team, path, "bob", "then multiply the result by 2")
-    revise(team, path, "frank", "then subtract 1")
+    revise(team, path, "bob", "then multiply 6 by 2")
+    revise(team, path, "frank", "then subtract 1 from 12")
     digest = task_at(team, path)["plan_digest"]
     edited = team.call("PUT", f"{path}/plan", "erin", json=sums(1), headers={"If-Match": f'"{digest}"'})
     assert edited.status_code == 200, edited.text

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from serving import PATIENCE_S, Service
+from callers import serve_with_keys
+from serving import PATIENCE_S, Service, journal_of
+from sockets import messages_of, open_socket, send
 
 ASKING = {
     "id": "calculator",
@@ -90,3 +92,69 @@ def test_a_denied_call_fails_its_step_and_the_stream_says_so(service: Service) -
     lines = service.client.get(f"/v1/tasks/{task_id}/stream?view=log").text
     assert "Step s1 needs approval for its call of calculator.add" in lines
     assert "Call of step s1 denied" in lines
+
+
+def test_a_call_shows_what_a_form_and_its_reader_need(service: Service) -> None:
+    _, asked = asked_call(service)
+    assert asked["input_schema"]["properties"].keys() == {"a", "b"}
+    assert (asked["effect"], asked["idempotent"], asked["edited_by"]) == ("read", True, None)
+    assert asked["hints"]["readOnlyHint"] is True
+    assert (asked["sent_at"], asked["attempt"]) == (None, 0)
+    assert asked["asked_at"].endswith("Z")
+
+
+def test_a_call_is_edited_and_sent_so_and_what_does_not_fit_is_named(service: Service) -> None:
+    task_id, asked = asked_call(service)
+    url = f"/v1/tasks/{task_id}/calls/{asked['call_id']}"
+    digest = {"arguments_digest": asked["arguments_digest"]}
+    for body, fields in (
+        ({"edited_arguments": {"a": "two", "b": 3}}, ["edited_arguments.a"]),
+        ({"edited_arguments": {"a": 2}}, ["edited_arguments.b"]),
+        ({"edited_arguments": [2, 3]}, ["edited_arguments"]),
+    ):
+        refused = service.client.post(f"{url}/approve", json={**digest, **body})
+        assert refused.status_code == 422, refused.text
+        assert [fault["field"] for fault in refused.json()["errors"]] == fields
+    assert service.client.post(f"{url}/deny", json={**digest, "edited_arguments": {}}).status_code == 422
+    outdated = {"arguments_digest": "sha256:0", "edited_arguments": {"a": 4, "b": 3}}
+    assert service.client.post(f"{url}/approve", json=outdated).status_code == 409
+    assert service.client.get(f"/v1/tasks/{task_id}").json()["attention"] == [asked]
+    approved = service.client.post(f"{url}/approve", json={**digest, "edited_arguments": {"a": 40, "b": 3}})
+    assert approved.status_code == 202
+    ended = task_that(service, task_id, "completed")
+    assert ended["result"] == "43"
+    decided = ended["approvals"][-1]
+    (sent,) = [event["data"] for event in journal_of(service, task_id) if event["type"] == "tool.called"]
+    assert (sent["arguments"], sent["arguments_digest"]) == ({"a": 40, "b": 3}, decided["edited_digest"])
+    assert decided["digest"] == asked["arguments_digest"]
+    lines = service.client.get(f"/v1/tasks/{task_id}/stream?view=log").text
+    assert "Call of step s1 approved, with edited arguments." in lines
+
+
+def test_a_call_is_edited_on_its_stream(service: Service) -> None:
+    task_id, asked = asked_call(service)
+    with open_socket(service, task_id) as connection:
+        call = {"call_id": asked["call_id"], "arguments_digest": asked["arguments_digest"]}
+        send(connection, type="deny_call", id="a", **call, edited_arguments={})
+        send(connection, type="approve_call", id="b", **call, edited_arguments={"a": 40, "b": 3})
+        messages, _, _ = messages_of(connection)
+    assert [(one["to"], one["ok"]) for one in messages if one["event"] == "reply"] == [("a", False), ("b", True)]
+    assert "Completed: 43" in [one["data"] for one in messages]
+
+
+def test_an_edit_takes_a_key_with_both_scopes(tmp_path: Path) -> None:
+    (tmp_path / "tool_registry.yaml").write_text(yaml.safe_dump({"tool_registry": [ASKING]}), encoding="utf-8")
+    callers = {"approver": ("read", "approve"), "submitter": ("read", "submit"), "both": ("submit", "approve")}
+    with serve_with_keys(tmp_path, callers) as keyed:
+        keyed.service.settings.tool_registry.write_text(yaml.safe_dump({"tool_registry": [ASKING]}), encoding="utf-8")
+        assert keyed.service.client.post("/v1/tools/reload").status_code == 200
+        task_id, asked = asked_call(keyed.service)
+        path = f"/v1/tasks/{task_id}/calls/{asked['call_id']}/approve"
+        body = {"arguments_digest": asked["arguments_digest"], "edited_arguments": {"a": 40, "b": 3}}
+        for caller, scope in (("approver", "submit"), ("submitter", "approve")):
+            refused = keyed.call("POST", path, caller, json=body)
+            assert (refused.status_code, f'scope="{scope}"' in refused.headers["www-authenticate"]) == (403, True)
+        assert task_that(keyed.service, task_id, "needs_attention")["attention"] == [asked]
+        assert keyed.call("POST", path, "both", json=body).status_code == 202
+        ended = task_that(keyed.service, task_id, "completed")
+    assert (ended["result"], ended["approvals"][-1]["who"]) == ("43", "both")

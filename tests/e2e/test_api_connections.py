@@ -194,7 +194,12 @@ def serving_with(folder: Folder, soft: int, hard: int) -> Iterator[ServiceProces
 def test_with_few_descriptors_idle_clients_stop_neither_health_checks_nor_tasks(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.add_ledger(delay_s=0)
-    with serving_with(folder, 96, 96) as serving, ExitStack() as held, httpx2.Client(base_url=serving.url) as client:
+    fresh = httpx2.Limits(max_keepalive_connections=0)  # an idle connection of the client may be closed as any other
+    with (
+        serving_with(folder, 96, 96) as serving,
+        ExitStack() as held,
+        httpx2.Client(base_url=serving.url, limits=fresh) as client,
+    ):
         address = (client.base_url.host, client.base_url.port or 80)
         for _ in range(200):
             held.enter_context(socket.create_connection(address, timeout=20))

@@ -31,6 +31,7 @@ OF_THE_STATE = {
     "from": "There is no revision",
     "to": "There is no revision",
     "tools": "There is no enabled server",
+    "server": "There is no enabled server",
     "step_id": "has no call of unknown outcome",
     "": "is beyond the end of this journal",
 }

@@ -69,6 +69,16 @@ def test_what_happens_while_one_listens_comes_at_once(own_service: Service) -> N
         assert any(event == "task.completed" for event, _, _ in frames)
 
 
+def test_a_client_that_has_loaded_all_tasks_follows_from_now_on(own_service: Service) -> None:
+    own_service.complete_task()
+    with feed(own_service, after="newest") as frames:
+        event, cursor, data = next(frames)
+        assert (event, data["restarts"]) == ("feed.checkpoint", False)
+        task_id = own_service.submit()
+        assert next(frames)[2]["task_id"] == task_id
+    assert first(own_service, 1, cursor)[0][2]["task_id"] == task_id
+
+
 def test_a_restart_of_the_service_keeps_the_cursors(own_service: Service) -> None:
     task_id = own_service.complete_task()
     whole = first(own_service, len(journal(own_service, task_id)))

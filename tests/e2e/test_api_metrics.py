@@ -182,6 +182,7 @@ def test_with_keys_the_measures_need_the_scope_read(tmp_path: Path) -> None:
         service.stop()
 
 
+@pytest.mark.sqlite
 async def test_a_store_that_cannot_be_read_hides_the_tasks_and_nothing_else(tmp_path: Path) -> None:
     async with asyncio.timeout(20), House(tmp_path).open() as runtime:
         assert b"agent_runtime_tasks{" in await exposition(runtime, streams=3)

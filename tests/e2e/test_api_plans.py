@@ -28,8 +28,8 @@ def revise(service: Service, task_id: str, feedback: str) -> Any:
                 asked = True
                 response = service.client.post(f"/v1/tasks/{task_id}/revise", json={"feedback": feedback})
                 assert response.status_code == 202, response.text
-                assert response.json()["status"] in {"pending", "awaiting_approval", "failed"}
-            elif event in {"plan.proposed", "task.failed"}:
+                assert response.json()["status"] in {"pending", "awaiting_approval"}
+            elif event in {"plan.proposed", "plan.revision_failed"}:
                 break
     return service.task(task_id)
 
@@ -38,8 +38,15 @@ def test_feedback_gives_the_next_revision_which_is_approved_by_its_digest_only(s
     task_id = service.submit(plan=sums(1))
     first = service.task(task_id)
     second = revise(service, task_id, "Multiply 6 by 7")
-    assert (second["status"], second["plan_revision"]) == ("failed", 1)  # the planner does not understand "Add up"
-    assert second["error"]["code"] == "planning_refused"
+    assert (second["status"], second["plan_revision"]) == ("awaiting_approval", 1)  # "Add up" is not understood
+    assert second["plan_digest"] == first["plan_digest"]
+    failed = second["revision_failed"]
+    assert (failed["feedback"], failed["code"]) == ("Multiply 6 by 7", "planning_refused")
+    assert failed["message"] in second["result"]
+    unnamed = service.client.post(f"/v1/tasks/{task_id}/approve")
+    assert (unnamed.status_code, first["plan_digest"] in unnamed.json()["detail"]) == (428, True)
+    named = service.client.post(f"/v1/tasks/{task_id}/approve", json={"plan_digest": first["plan_digest"]})
+    assert named.status_code == 202
 
     task_id = service.client.post("/v1/tasks", json={"prompt": "Add 1 and 2"}).json()["task_id"]
     second = revise(service, task_id, "then multiply the result by 2")
@@ -225,7 +232,12 @@ def test_a_preview_says_what_each_step_would_do(service: Service) -> None:
     assert (first["effect"], first["touches"], first["waits_on"], first["asks"]) == ("read", [touch], [], None)
     assert second["waits_on"] == ["s1"]
     assert (second["touches"][0]["value"], second["touches"][0]["resolved"]) == ("${s1.text}.txt", False)
-    assert [{"step_id": step["id"], **step["preview"]} for step in task["steps"]] == preview["steps"]
+    assert (first["sentence"], second["sentence"]) == (
+        "Reads notes.txt, which does not exist now.",
+        'Writes "x" to the path the result of step 1 followed by ".txt", in place of anything that is there.',
+    )
+    in_task = {"step_id": "s1", **task["steps"][0]["preview"]}
+    assert in_task == {**first, "sentence": "Reads notes.txt."}
 
 
 def test_there_is_no_preview_without_a_plan(service: Service) -> None:

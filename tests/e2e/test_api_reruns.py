@@ -67,6 +67,7 @@ def test_a_task_that_does_not_exist_cannot_be_run_again(service: Service) -> Non
     assert rerun(service, "task_none").status_code == 404
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_a_task_again_and_shows_what_may_be_repeated(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     first = folder.json("run", "Write a message saying hello to a file called x.txt", "--yes")
@@ -75,5 +76,5 @@ def test_the_command_line_runs_a_task_again_and_shows_what_may_be_repeated(tmp_p
     assert "filesystem.write_file" in again.stderr
     made = again.stdout.strip()
     assert made.startswith("task_")
-    assert f"agent-runtime approve {made}" in again.stderr
+    assert f"agent_runtime approve {made}" in again.stderr
     assert first["task_id"] in again.stderr

@@ -13,8 +13,10 @@ import pytest
 from starlette.requests import Request
 
 from agent_runtime.api import health
+from agent_runtime.config import Settings
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError
 from serving import Service
+from stores import ON_POSTGRESQL
 
 SCRIPT = """
 import sys
@@ -32,7 +34,8 @@ def test_the_service_is_alive_and_ready(service: Service) -> None:
     assert service.get("/healthz") == {"status": "ok"}
     ready = service.get("/readyz")
     assert ready["status"] == "ready"
-    assert ready["checks"] == {"store": "ok", "recovery": "ok"}
+    shared = {"listener": "ok", "queue": "ok"} if ON_POSTGRESQL else {}
+    assert ready["checks"] == {"store": "ok", "recovery": "ok", **shared}
     assert ready["sandbox"]
     assert service.client.head("/healthz").status_code == 200
 
@@ -51,13 +54,15 @@ def test_it_is_not_ready_before_unfinished_tasks_were_taken_up(tmp_path: Path) -
 
 
 class FullStore:
+    sharing = None
+
     async def check(self) -> None:
         raise StoreUnavailableError("The disk is full.")
 
 
 async def test_it_is_not_ready_while_nothing_can_be_written() -> None:
     recovered = SimpleNamespace(is_set=lambda: True)
-    runtime = SimpleNamespace(store=FullStore(), recovered=recovered)
+    runtime = SimpleNamespace(store=FullStore(), recovered=recovered, claims=None, settings=Settings())
     response = await health.readyz(Request({"type": "http", "path": "/readyz", "headers": []}), runtime)  # type: ignore[arg-type]
     assert response.status_code == 503
     assert b"The disk is full." in response.body
@@ -79,7 +84,7 @@ def test_a_registry_that_is_not_there_is_named(tmp_path: Path) -> None:
         service.start()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_stops_it_gracefully(tmp_path: Path, number: signal.Signals) -> None:
     Service(tmp_path)  # writes the registry
     with subprocess.Popen(

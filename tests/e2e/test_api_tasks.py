@@ -1,6 +1,7 @@
 """Tasks over REST, over the real server."""
 
 import hashlib
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import rfc8785
 
-from agent_runtime.api.console import FILES
+from agent_runtime.api.console import ASSETS
 from serving import Service, journal_of, sums
 
 
@@ -94,6 +95,28 @@ def test_a_second_approval_is_refused_and_names_the_status(service: Service) -> 
     assert "completed" in problem["detail"]
     assert (problem["status"], problem["title"], problem["task_status"]) == (409, "Conflict", "completed")
     assert problem["instance"] == f"/v1/tasks/{task_id}/approve"
+
+
+def test_a_thread_has_one_task_after_another_the_newest_first(service: Service) -> None:
+    first = service.complete_task(thread="chat 7")
+    second = service.submit(thread="chat 7")
+    other = service.submit()
+    assert (service.task(first)["thread"], service.task(other)["thread"]) == ("chat 7", None)
+    listed = service.get("/v1/tasks", thread="chat 7")["tasks"]
+    assert [(task["task_id"], task["thread"]) for task in listed] == [(second, "chat 7"), (first, "chat 7")]
+    waiting = service.get("/v1/tasks", thread="chat 7", status="completed")["tasks"]
+    assert [task["task_id"] for task in waiting] == [first]
+    again = service.client.post(f"/v1/tasks/{first}/rerun", json={}).json()["task_id"]
+    assert service.get("/v1/tasks", thread="chat 7", limit=1)["tasks"][0]["task_id"] == again
+    assert service.get(f"/v1/tasks/{first}/audit")["index"]["thread"] == "chat 7"
+    assert "thread" not in service.get(f"/v1/tasks/{other}/audit")["index"]
+    service.client.delete(f"/v1/tasks/{first}")
+    assert first not in [task["task_id"] for task in service.get("/v1/tasks", thread="chat 7")["tasks"]]
+    for unusable in ("", "x" * 201):
+        refused = service.client.get("/v1/tasks", params={"thread": unusable})
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "thread")
+        refused = service.client.post("/v1/tasks", json={"prompt": "Add up", "thread": unusable})
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "thread")
 
 
 def test_the_same_key_and_body_give_the_same_task_and_another_body_is_refused(service: Service) -> None:
@@ -230,7 +253,7 @@ def test_the_status_of_the_servers_is_a_plain_list(service: Service) -> None:
         ("calculator", True, True),
         ("unused", False, False),
     ]
-    assert set(servers[0]) == {"id", "name", "type", "enabled", "connected", "detail", "circuit", "spares"}
+    assert set(servers[0]) == {"id", "name", "type", "enabled", "connected", "detail", "circuit", "spares", "stderr"}
 
 
 def test_a_plan_may_run_unasked_where_the_policy_allows_its_effects(tmp_path: Path) -> None:
@@ -258,13 +281,40 @@ def test_the_digest_must_be_named_where_the_operator_wants_it(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/docs", *(f"/console/{name}" for name in FILES)],
+    ["/", "/docs", *(f"/console/{name}" for name in ASSETS if not name.startswith("vendor/"))],
 )
 def test_the_pages_load_nothing_from_elsewhere(service: Service, path: str) -> None:
     response = service.client.get(path)
     assert response.status_code == 200
     assert "default-src 'none'" in response.headers["content-security-policy"]
-    assert "//" not in response.text.replace("\n//", "\n").removeprefix("//").replace("http://www.w3.org", "")
+    code = re.sub(r"(?m)^ *//.*|<//>|http://www\.w3\.org", "", response.text)
+    assert "//" not in code
+
+
+def test_a_browser_loads_a_file_of_the_page_once_compressed_and_all_modules_at_once(service: Service) -> None:
+    page = service.client.get("/")
+    assert page.headers["content-encoding"] == "gzip"
+    plain = service.client.get("/", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.text == page.text
+    again = service.client.get("/", headers={"If-None-Match": page.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["content-security-policy"] == page.headers["content-security-policy"]
+    preloaded = re.findall(r'<link rel="modulepreload" href="(.*?)">', page.text)
+    assert {"console/main.js", "client.js", "console/vendor/preact.mjs", "console/views/task.js"} <= set(preloaded)
+    for path in preloaded:
+        assert service.client.get(f"/{path}").headers["content-type"].startswith("text/javascript")
+
+
+def test_tasks_are_found_by_words_of_their_prompt_and_metadata(own_service: Service) -> None:
+    wanted = own_service.submit(prompt="Count the words", metadata={"customer": "Acme"})
+    own_service.submit(prompt="Count the lines", metadata={"customer": "Other"})
+    for query in ("words COUNT", "acme", "customer the words", wanted):
+        assert [task["task_id"] for task in own_service.get("/v1/tasks", q=query)["tasks"]] == [wanted]
+    assert own_service.get("/v1/tasks", q="count", status="completed")["tasks"] == []
+    for query in ("", "x" * 257):
+        refused = own_service.client.get("/v1/tasks", params={"q": query})
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "q")
 
 
 VERBS = ("approve", "reject", "rerun", "revise", "preview", "cancel", "resolve", "stream-ticket")
@@ -286,6 +336,7 @@ def test_every_call_is_documented(service: Service) -> None:
         ("get", f"{one}/plan/revisions"),
         ("get", f"{one}/plan/diff"),
         ("get", f"{one}/planning"),
+        ("get", f"{one}/conversations"),
         ("get", f"{one}/stream"),
         ("get", f"{one}/events"),
         ("get", f"{one}/audit"),
@@ -294,15 +345,21 @@ def test_every_call_is_documented(service: Service) -> None:
         ("post", "/v1/tools/refresh"),
         ("post", "/v1/tools/reload"),
         ("get", "/v1/events/stream"),
+        *((method, "/v1/state/{agent}/{thread}") for method in ("get", "put", "delete")),
         ("get", "/v1/models/status"),
+        ("get", "/v1/me"),
         ("get", "/v1/status"),
         ("get", "/health"),
         ("get", "/healthz"),
         ("get", "/readyz"),
         ("get", "/metrics"),
+        ("get", "/api/v1/health"),
+        ("post", "/api/v1/runs"),
+        ("get", "/api/v1/runs/{run_id}"),
+        *((method, "/v1/state/{agent}/{thread}") for method in ("get", "put", "delete")),
     }
     shapes = described["components"]["schemas"]
-    assert {"prompt", "plan", "approval", "tools", "max_steps", "metadata", "budget"} == set(
+    assert {"prompt", "plan", "approval", "tools", "max_steps", "metadata", "budget", "thread"} == set(
         shapes["TaskRequest"]["properties"]
     )
     assert "plan_digest" in shapes["TaskView"]["properties"]

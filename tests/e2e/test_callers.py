@@ -76,7 +76,7 @@ UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-
 OTHER_USER = 65534
 
 SEEN = (
-    *("read", "submit", "approve", "follow"),
+    *("read", "submit", "approve", "follow", "over a WebSocket", "with a forged address"),
     *("by IPv4", "by another address of loopback", "by IPv6", "by an IPv4 address mapped into IPv6"),
     *("by the address of the machine", "bound to the interface", "by MPTCP"),
     *("in another program", "in a daemon", "by a helper that is passed the socket"),
@@ -114,6 +114,7 @@ def check_refused(said: str, *codes: str) -> None:
     assert said in {f"403 caller_{code}" for code in codes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["plain", "boxed"])
 @pytest.mark.parametrize("way", SEEN)
 def test_a_process_that_the_service_started_is_refused(

@@ -21,7 +21,7 @@ SAMPLE = re.search(r"```js\n(.*?)```", (Path(__file__).parents[2] / "docs" / "ce
 BLOCK = """
 <!doctype html><meta charset="utf-8"><pre id="log"></pre><pre id="asked"></pre><div id="buttons"></div>
 <div id="results"></div><p id="error"></p>
-<script>
+<script type="module">
 const at = (id) => document.getElementById(id);
 const block = {
   text: PROMPT,
@@ -83,7 +83,7 @@ def page_server() -> Iterator[tuple[str, type[Page]]]:
 def fill_page(url: str, prompt: str, key: str = "") -> str:
     """Return the page with the sample for a service at this URL."""
     assert SAMPLE is not None
-    code = re.sub(r'const RUNTIME = ".*?"', f'const RUNTIME = "{url}"', SAMPLE[1])
+    code = SAMPLE[1].replace("https://runtime.example.com", url)
     code = re.sub(r'const KEY = ".*?"', f'const KEY = "{key}"', code)
     assert url in code
     return BLOCK.replace("SAMPLE", code).replace("PROMPT", json.dumps(prompt))

@@ -139,7 +139,7 @@ def test_the_command_line_says_what_is_wrong_with_a_changed_task(tmp_path: Path)
     harm(folder.path / "data" / "agent-runtime.db", HARMS["the last record was deleted"], task_id)
     shown = folder("show", task_id)
     assert "journal was changed at record 3" in shown.stderr
-    assert f"agent-runtime audit verify {task_id}" in shown.stderr
+    assert f"agent_runtime audit verify {task_id}" in shown.stderr
     refused = folder("approve", task_id)
     assert refused.returncode == 1
     assert "changed at record 3" in refused.stderr

@@ -21,6 +21,7 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
+@pytest.mark.slow
 def test_serving_is_the_default_and_ends_with_exit_code_0(folder: Folder) -> None:
     with folder.serve("--data-dir", "here") as service:
         owner = find_owner(folder.path / "here", folder.path / "here" / "agent-runtime.db")
@@ -39,6 +40,7 @@ def test_ctrl_c_ends_the_service_with_exit_code_0(folder: Folder) -> None:
     assert "Traceback" not in service.log
 
 
+@pytest.mark.slow
 def test_a_second_service_is_refused_and_told_who_serves(folder: Folder) -> None:
     with folder.serve() as service:
         refused = folder("serve", "--port", "0")
@@ -56,7 +58,7 @@ def test_commands_find_the_service_that_owns_the_folder(folder: Folder) -> None:
         task_id = folder.propose_task("Add 1 and 2")
         approved = folder("approve", task_id)
         assert approved.returncode == 0
-        assert f"agent-runtime watch {task_id}" in approved.stderr
+        assert f"agent_runtime watch {task_id}" in approved.stderr
         watched = folder("watch", task_id)
         assert (watched.returncode, watched.stdout) == (0, "3\n")
         assert service.process.poll() is None
@@ -186,7 +188,7 @@ def test_the_doctor_counts_one_tool_as_one(folder: Folder) -> None:
     folder.write_registry({"id": "one", "type": "local_stdio", "config": config})
     details = {finding["check"]: finding["detail"] for finding in folder.json("doctor")["findings"]}
     assert details["server one"] == "local_stdio, 1 tool"
-    assert details["server filesystem"] == "builtin, 7 tools"
+    assert details["server filesystem"] == "builtin, 11 tools"
 
 
 @pytest.mark.slow

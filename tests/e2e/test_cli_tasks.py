@@ -35,6 +35,7 @@ def test_the_approval_names_the_plan_that_was_shown(folder: Folder) -> None:
     assert [made["digest"] for made in task["approvals"]] == [task["plan_digest"]]
 
 
+@pytest.mark.slow
 def test_a_prompt_may_come_from_standard_input(folder: Folder) -> None:
     assert folder("run", "-", "--yes", says="Add 15 and 27\n").stdout == "42\n"
 
@@ -44,7 +45,7 @@ def test_without_a_terminal_the_plan_waits_and_the_way_on_is_shown(folder: Folde
     done = folder("run", "Write a message saying hello to a file called x.txt")
     task_id = done.stdout.strip()
     assert done.returncode == 3
-    assert f"agent-runtime approve {task_id}" in done.stderr
+    assert f"agent_runtime approve {task_id}" in done.stderr
     assert not list(folder.files.iterdir())
 
     approved = folder("approve", task_id)
@@ -155,7 +156,7 @@ def test_a_call_of_unknown_outcome_is_resolved_by_a_person(folder: Folder) -> No
         service.follow_until(task_id, "step.outcome_unknown")
     watched = folder("watch", task_id)
     assert watched.returncode == 3
-    assert f"agent-runtime resolve {task_id} --step s1 --as 'done|retry|skip|fail'".replace("'", "") in watched.stderr
+    assert f"agent_runtime resolve {task_id} --step s1 --as done (or retry, skip, fail)" in watched.stderr
     output = json.dumps({"counted": 1})
     resolved = folder.json("resolve", task_id, "--step", "s1", "--as", "done", "--output", output)
     assert (resolved["status"], json.loads(resolved["result"])) == ("completed", {"counted": 1})
@@ -184,7 +185,7 @@ def test_a_question_of_a_server_is_answered_at_the_command_line(
         assert "The server asking asks you, in step s1: Who are you?" in shown.stderr
         (asked,) = folder.json("show", task_id)["attention"]
         answer = ("answer", task_id, "--question", asked["question_id"])
-        assert f"agent-runtime {' '.join(answer)} --content JSON" in shown.stderr
+        assert f"agent_runtime {' '.join(answer)} --content JSON" in shown.stderr
         refused = folder(*answer, "--content", '{"name": ""}')
         assert (refused.returncode, "content.name" in refused.stderr) == (1, True)
         answered = folder(*answer, *words)
@@ -247,7 +248,7 @@ def test_a_waiting_task_is_revised_from_the_command_line(folder: Folder) -> None
     assert done.returncode == 3, done.stderr
     assert "+s2: " in done.stderr
     digest = folder.json("show", task_id)["plan_digest"]
-    assert f"agent-runtime approve {task_id} --digest {digest}" in done.stderr
+    assert f"agent_runtime approve {task_id} --digest {digest}" in done.stderr
     unnamed = folder("approve", task_id)  # the person may have read the first revision
     assert unnamed.returncode == 1
     assert digest in unnamed.stderr
@@ -255,6 +256,26 @@ def test_a_waiting_task_is_revised_from_the_command_line(folder: Folder) -> None
     approved = folder("approve", task_id, "--digest", digest)
     assert (approved.returncode, approved.stdout.strip()) == (0, "84")
     assert folder("revise", task_id, "again").returncode == 1
+
+
+@pytest.mark.slow
+def test_a_task_that_cannot_be_revised_shows_why_at_the_command_line_and_keeps_its_plan(folder: Folder) -> None:
+    task_id = folder.propose_task()
+    done = folder("revise", task_id, "with more gusto")
+    assert done.returncode == 3, done.stderr
+    assert "No other plan could be made: " in done.stderr
+    task = folder.json("show", task_id)
+    assert (task["status"], task["plan_revision"]) == ("awaiting_approval", 1)
+    assert f"agent_runtime approve {task_id} --digest {task['plan_digest']}" in done.stderr
+    unnamed = folder("approve", task_id)  # the person may believe that there is another plan
+    assert (unnamed.returncode, task["plan_digest"] in unnamed.stderr) == (1, True)
+    approved = folder("approve", task_id, "--digest", task["plan_digest"])
+    assert (approved.returncode, approved.stdout.strip()) == (0, "42")
+
+
+@pytest.mark.slow
+def test_feedback_that_says_nothing_is_refused_at_the_command_line(folder: Folder) -> None:
+    task_id = folder.propose_task()
     assert folder("revise", task_id, " ").returncode == 1
 
 
@@ -299,12 +320,17 @@ def test_what_a_model_wants_to_send_is_asked_for_though_the_plan_was_approved(fo
     assert 'content = "hello"' in done.stderr
     assert not list(folder.files.iterdir())
     (asked,) = folder.json("show", task_id)["attention"]
-    assert f"agent-runtime approve {task_id} --call {asked['call_id']}" in done.stderr
+    assert f"agent_runtime approve {task_id} --call {asked['call_id']}" in done.stderr
     watched = folder("watch", task_id)
     assert (watched.returncode, watched.stdout) == (3, "")
-    approved = folder("approve", task_id, "--call", asked["call_id"])
-    assert (approved.returncode, approved.stdout) == (0, "Greeted.\n")
-    assert (folder.files / "b.txt").read_text(encoding="utf-8") == "hello"
+    for wrong in ('{"path": 5}', "[]", "no JSON"):
+        refused = folder("approve", task_id, "--call", asked["call_id"], "--arguments", wrong)
+        assert refused.returncode != 0
+    assert folder("approve", task_id, "--arguments", "{}").returncode == 1
+    edited = json.dumps({"path": "b.txt", "content": "hi"})
+    approved = folder("approve", task_id, "--call", asked["call_id"], "--arguments", edited)
+    assert (approved.returncode, approved.stdout) == (0, "Greeted.\n"), approved.stderr
+    assert (folder.files / "b.txt").read_text(encoding="utf-8") == "hi"
 
 
 @pytest.mark.slow
@@ -347,3 +373,38 @@ def test_a_model_that_fails_is_told_in_one_line(folder: Folder, models: ModelSer
     assert (done.returncode, done.stdout) == (1, "")
     assert "set OPENAI_API_KEY" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_an_id_may_be_shortened_and_the_newest_task_is_the_last(folder: Folder) -> None:
+    first, second = folder.propose_task(), folder.propose_task("Add 1 and 2")
+    assert folder.json("show", "last")["task_id"] == second
+    assert folder.json("show", first[:-3])["task_id"] == first
+    assert folder.json("show", second.removeprefix("task_")[:-3])["task_id"] == second
+    several = folder("show", "task_0")
+    assert several.returncode == 1
+    assert f"2 tasks begin with 'task_0': type more of it. {second}, {first}" in several.stderr
+    assert "There is no task 'task_f'" in folder("show", "task_f").stderr
+    assert folder.json("approve", "last")["result"] == "3"
+    assert folder.json("audit", "export", "last")["task_id"] == second
+    with folder.serve() as service:
+        assert folder.json("show", "last")["task_id"] == second
+        assert folder.json("cancel", first[:-3], "--server", service.url)["status"] == "cancelled"
+
+
+@pytest.mark.slow
+def test_commands_that_only_read_create_nothing(folder: Folder) -> None:
+    before = sorted(folder.path.rglob("*"))
+    assert folder.json("tasks") == {"tasks": [], "next_cursor": None}
+    assert "There is no task 'task_0'" in folder("show", "task_0").stderr
+    assert folder("approve", "task_0").returncode == 1
+    assert any(tool["tool"] == "add" for tool in folder.json("tools")["tools"])
+    assert "the first task creates it" in folder("doctor").stdout.replace("\n", " ")
+    assert sorted(folder.path.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_there_is_no_last_task_where_there_are_none(folder: Folder) -> None:
+    done = folder("show", "last")
+    assert done.returncode == 1
+    assert "There are no tasks, so there is no last one." in done.stderr

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from agent_runtime.api.keys import new_key
-from browser import CHROMIUM, Browser
+from browser import Browser
+from console import STATUS, open_task, open_view, sign_in, submit
 from harms import HARMS, harm
 from harness import House
 from model_server import ModelServer
@@ -61,13 +62,7 @@ WRITING = {
     "plan": ["The model is writing the plan", '{"goal": "think", "steps'],
     "step": ["The model is writing in step s1", "<b>A long text</b>"],
 }
-WRITTEN = {"plan": ["Write <b>long</b>.", "nothing: it only writes text"], "step": ["Result", "<b>A long text</b>"]}
-
-
-def open_page(browser: Browser, service: Service) -> None:
-    """Open the page, and wait until it shows the list of tasks."""
-    browser.open(service.url)
-    browser.until("document.querySelector('#tasks > li') !== null")
+WRITTEN = {"plan": ["Write <b>long</b>.", "It may use no tools."], "step": ["Result", "<b>A long text</b>"]}
 
 
 def plan_that_keeps(label: str) -> dict[str, Any]:
@@ -78,42 +73,30 @@ def plan_that_keeps(label: str) -> dict[str, Any]:
     return {"goal": "keep what it says", "steps": [look, save]}
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("NOT TESTED: the page needs Chromium, and this machine has none")
-    browser = Browser(tmp_path)
-    try:
-        yield browser
-        assert not browser.mistakes
-    finally:
-        browser.close()
-
-
 @pytest.mark.slow
 def test_the_page_follows_what_happens_elsewhere_and_shows_what_would_hide(service: Service, browser: Browser) -> None:
     task_id = service.submit(prompt="Save\u202e it", plan=PLAN)
-    browser.open(service.url)
-    browser.until("document.querySelector('#tasks pre') !== null")
-    shown = browser.value_of("document.querySelector('#tasks li').innerText")
+    open_task(browser, service, task_id)
+    browser.until_shown(r'Creates report\u202egpj.txt with "x".')
+    shown = browser.value_of("document.querySelector('main').innerText")
     assert r"Save\u202e it" in shown
-    assert r'1. Save \u200bit — filesystem.write_file(path="report\u202egpj.txt", content="x")' in shown
     assert r'Look closely: "report\u202egpj.txt" and "reportgpj.txt\ufe0f" differ only' in shown
-    browser.value_of("window.row = document.querySelector('#tasks li')")
+    browser.value_of("window.step = document.querySelector('.step')")
     service.approve(task_id)
-    browser.until("document.querySelector('.status').innerText === 'completed'")
-    browser.until(r"document.querySelector('#tasks li').innerText.includes('to report\\u202egpj.txt.')")
-    assert browser.value_of("window.row.isConnected && window.row.firstChild.open")
+    browser.until(f"{STATUS} === 'completed'")
+    browser.until_shown(r"to report\u202egpj.txt.")
+    assert browser.value_of("window.step.isConnected"), "what did not change is not drawn anew"
+    browser.until("document.querySelector('.row [aria-current] .status').innerText === 'completed'")
 
 
 @pytest.mark.slow
 def test_an_integer_that_a_script_would_round_is_shown_with_all_its_digits(service: Service, browser: Browser) -> None:
     step = {"id": "s1", "title": "Add", "kind": "tool", "server": "calculator", "tool": "add"}
-    service.submit(plan={"goal": "add", "steps": [{**step, "arguments": {"a": 1234567890123456789, "b": -(2**60)}}]})
-    browser.open(service.url)
-    browser.until("document.querySelector('#tasks li')?.innerText.includes('calculator.add')")
-    shown = browser.value_of("document.querySelector('#tasks li').innerText")
-    assert "a=1234567890123456789, b=-1152921504606846976" in shown
+    plan = {"goal": "add", "steps": [{**step, "arguments": {"a": 1234567890123456789, "b": -(2**60)}}]}
+    open_task(browser, service, service.submit(plan=plan))
+    browser.until_shown("Adds 1234567890123456789 and -1152921504606846976.")
+    browser.press("Exact call of step 1")
+    browser.until("document.querySelector('.values')?.innerText.includes('1234567890123456789')")
 
 
 @pytest.mark.slow
@@ -121,8 +104,7 @@ def test_an_event_source_gets_every_line_and_does_not_come_back_after_the_last(
     service: Service, browser: Browser
 ) -> None:
     task_id = service.submit(plan=PLAN)
-    browser.open(service.url)
-    browser.until("document.querySelector('#tasks li') !== null")
+    open_view(browser, service)
     browser.value_of(f"window.stream = new EventSource('/v1/tasks/{task_id}/stream')")
     browser.value_of("window.lines = []; stream.onmessage = ({data}) => lines.push(data)")
     service.approve(task_id)
@@ -147,43 +129,36 @@ def serve(folder: Path, **settings: Any) -> Iterator[Service]:
 
 @pytest.mark.slow
 def test_a_plan_is_asked_for_revised_and_the_second_revision_approved(own_service: Service, browser: Browser) -> None:
-    open_page(browser, own_service)
-    browser.write("What should be done?", "write 'hello' to a.txt")
-    browser.press("Plan it")
-    browser.until_shown("Revision 1", "filesystem.write_file", "path: a.txt", "destructive")
+    submit(browser, own_service, "write 'hello' to a.txt")
+    browser.until_shown("Revision 1", 'Creates a.txt with "hello".', "writes a new file")
     browser.press("Revise")
     browser.until_shown("Describe the changes first")
     browser.write(REASONS, "read the file a.txt")
     browser.press("Revise")
-    browser.until_shown(
-        "Revision 2", "What changed since revision 1", "filesystem.read_file", "A new plan was requested"
-    )
-    browser.until(r"/^\+.*read_file/m.test(document.querySelector('.diff').innerText)")
+    browser.until_shown("Revision 2", "What changed since revision 1", "Reads a.txt", "A new plan was requested")
+    browser.until("document.querySelector('.changes')?.innerText.includes('Added step 2')")
     (task_id,) = [task["task_id"] for task in own_service.get("/v1/tasks")["tasks"]]
     digest = own_service.task(task_id)["plan_digest"]
     assert browser.value_of(f"document.body.innerText.includes('{digest[:19]}')")
     assert browser.value_of(f"document.querySelector('.plan code').title === '{digest}'")
     browser.press("Approve")
-    browser.until("document.querySelector('.status').innerText === 'completed'")
+    browser.until("document.querySelector('.task .status')?.innerText === 'completed'")
     browser.until_shown("Result", "Completed", "Used: 2 calls")
     assert [entry["digest"] for entry in own_service.task(task_id)["approvals"]][-1] == digest
 
 
 @pytest.mark.slow
 def test_a_plan_is_rejected_with_a_reason_and_another_task_cancelled(own_service: Service, browser: Browser) -> None:
-    open_page(browser, own_service)
     rejected = own_service.submit(plan=PLAN)
-    browser.press("Refresh")
+    open_task(browser, own_service, rejected)
     browser.write(REASONS, "not that file")
     browser.press("Reject")
     browser.until_shown("Plan rejected: not that file")
     assert own_service.task(rejected)["approvals"][0]["comment"] == "not that file"
     cancelled = own_service.submit(plan=PLAN)
-    browser.press("Refresh")
-    browser.until("document.querySelectorAll('#tasks > li').length === 2")
-    browser.value_of("document.querySelector('#tasks summary').click()")
+    open_task(browser, own_service, cancelled)
     browser.press("Cancel")
-    browser.until("document.querySelector('.status').innerText === 'cancelled'")
+    browser.until("document.querySelector('.task .status')?.innerText === 'cancelled'")
     assert own_service.task(cancelled)["status"] == "cancelled"
 
 
@@ -192,21 +167,19 @@ def test_a_finished_task_is_run_again_and_its_plan_is_opened(own_service: Servic
     failed = own_service.submit(plan={"goal": "g", "steps": [*PLAN["steps"], MISSING]})
     own_service.approve(failed)
     assert own_service.wait_for_end(failed)["status"] == "failed"
-    open_page(browser, own_service)
-    browser.value_of("document.querySelector('#tasks summary').click()")
+    open_task(browser, own_service, failed)
     browser.press("Run again from the failed step")
-    browser.until("document.querySelectorAll('#tasks > li').length === 2")
     browser.until_shown(f"taken from task {failed}", "Approve")
 
 
 @pytest.mark.slow
 def test_a_decision_that_comes_too_late_shows_the_task_as_it_stands(service: Service, browser: Browser) -> None:
     task_id = service.submit(plan=PLAN)
-    open_page(browser, service)
+    open_task(browser, service, task_id)
     browser.until_shown("Should this plan run?")
-    browser.value_of("window.approve = document.querySelector('.question .primary')")
-    assert service.client.post(f"/v1/tasks/{task_id}/reject", json={}).status_code == 202
-    browser.value_of("window.approve.click()")
+    # The page has not heard of it yet when the button is pressed.
+    reject = f"fetch('v1/tasks/{task_id}/reject', {{ method: 'POST' }}).then(() => window.approve.click())"
+    browser.value_of(f"window.approve = document.querySelector('.question .primary'); {reject}")
     browser.until_shown("Not done: the task has changed.", "rejected")
     browser.until("document.querySelector('.question') === null")
 
@@ -220,19 +193,19 @@ def test_a_concrete_call_is_shown_with_all_it_holds_and_approved_or_denied(
     house.write_registry(tools={"look": {"effect": "read", "idempotent": True}})
     with serve(tmp_path) as service:
         task_id = service.submit(plan=plan_that_keeps("one\u202etwo\x1b"))
-        open_page(browser, service)
+        open_task(browser, service, task_id)
         browser.until_shown("before its call: its arguments")
         browser.press("Approve")
         browser.until_shown(
             "May step save make this call?", "filesystem.write_file", "its arguments contain data from outside"
         )
-        shown = browser.value_of("document.querySelector('.question pre').innerText")
-        assert shown == '{\n  "path": "said.txt",\n  "content": "It said: counted one\\u202etwo\\u001b"\n}'
+        shown = browser.value_of("document.querySelector('.question .values').innerText")
+        assert shown.split("\n")[:4] == ["path", "said.txt", "content", r"It said: counted one\u202etwo\x1b"]
         assert not (house.files / "said.txt").exists()
         browser.write("Comment (optional)", "seen")
         browser.press(verb)
         browser.until(
-            f"document.querySelector('.status').innerText === '{ {'Approve': 'completed'}.get(verb, 'failed') }'"
+            f"document.querySelector('.task .status').innerText === '{ {'Approve': 'completed'}.get(verb, 'failed') }'"
         )
         last = service.task(task_id)["approvals"][-1]
         assert (last["decision"], last["step_id"], last["comment"]) == (verb.lower(), "save", "seen")
@@ -248,13 +221,13 @@ def test_an_unknown_outcome_is_explained_and_resolved(tmp_path: Path, browser: B
     plan["steps"][1]["arguments"] = {"label": "${s1.output.said}"} if verb == "Done" else {"label": "two"}
     with serve(tmp_path) as service:
         task_id = service.submit(plan=plan)
-        open_page(browser, service)
+        open_task(browser, service, task_id)
         browser.press("Approve")
-        browser.until_shown("Did this call of step s1 take effect?", '"label": "one"', "Needed by: s2.")
+        browser.until_shown("Did this call of step s1 take effect?", "label\none", "Needed by: s2.", "No answer came.")
         browser.until_shown("It took effect.", "It is called again", "So are the steps that need it: s2.")
         browser.write("The output of the call, as JSON or text (optional)", '{"said": "told"}')
         browser.press(verb)
-        browser.until("['completed', 'failed'].includes(document.querySelector('.status').innerText)")
+        browser.until("['completed', 'failed'].includes(document.querySelector('.task .status').innerText)")
         task = service.wait_for_end(task_id)
     assert task["approvals"][-1]["decision"] == verb.lower()
     assert [step["status"] for step in task["steps"]] == AFTER[verb]
@@ -271,18 +244,16 @@ def test_a_question_of_a_server_is_shown_with_its_server_and_answered(
     step = {"id": "s1", "kind": "tool", "server": "ledger", "tool": "form"}
     with serve(tmp_path) as service:
         task_id = service.submit(plan={"goal": "ask", "steps": [step]})
-        open_page(browser, service)
+        open_task(browser, service, task_id)
         browser.press("Approve")
-        browser.until_shown("ledger asks you", "Who are you?", "ledger.form", '"minimum": 1')
-        draft = browser.value_of("document.querySelector('.question textarea').value")
-        assert json.loads(draft) == {"name": "", "count": 0, "sure": False}
+        browser.until_shown("ledger asks you", "Who are you?", "ledger.form", "Your name")
         browser.press("Answer")
         browser.until_shown("content.name")
-        browser.value_of("""document.querySelector('.question textarea').value = '{"name": "Ann"}'""")
+        browser.write("name", "Ann")
         browser.press(verb)
-        browser.until("document.querySelector('.status').innerText === 'completed'")
+        browser.until("document.querySelector('.task .status')?.innerText === 'completed'")
         got = json.loads(service.task(task_id)["result"])
-    answered = {"action": "accept", "content": {"name": "Ann"}}
+    answered = {"action": "accept", "content": {"name": "Ann", "sure": False}}
     assert got == (answered if verb == "Answer" else {"action": "decline"})
 
 
@@ -292,12 +263,12 @@ def test_what_a_server_reports_is_shown_while_it_works(tmp_path: Path, browser: 
     House(tmp_path).write_registry(config=config, tools={"*": {"effect": "read", "timeout_s": 2}})
     step = {"id": "s1", "kind": "tool", "server": "ledger", "tool": "work", "arguments": {"label": "20"}}
     with serve(tmp_path) as service:
-        service.submit(plan={"goal": "work", "steps": [step]})
-        open_page(browser, service)
+        open_task(browser, service, service.submit(plan={"goal": "work", "steps": [step]}))
+        browser.press("Exact call of step 1")
         browser.until_shown("at most 2 s without progress, 20 s in all")
         browser.press("Approve")
         browser.until_shown("Step s1 reports progress: ", " of 20, part ")
-        browser.until("document.querySelector('.status').innerText === 'completed'")
+        browser.until("document.querySelector('.task .status')?.innerText === 'completed'")
         assert "reports progress" not in browser.value_of("document.body.innerText"), "it is over"
 
 
@@ -307,10 +278,9 @@ def test_a_changed_journal_is_told_and_nothing_can_be_decided(tmp_path: Path, br
         task_id = service.submit("count")
         harm(service.settings.storage.database_path, HARMS["the prompt was changed"], task_id)
         assert service.client.post(f"/v1/tasks/{task_id}/approve").status_code == 409
-        open_page(browser, service)
-        browser.value_of("document.querySelector('#tasks > li').firstChild.open = true")
+        open_task(browser, service, task_id)
         browser.until_shown("The stored journal was changed at record 1", "An administrator can delete it.")
-        buttons = browser.value_of("[...document.querySelectorAll('#tasks button')].map((one) => one.innerText)")
+        buttons = browser.value_of("[...document.querySelectorAll('main button')].map((one) => one.innerText)")
         assert not {"Approve", "Reject", "Revise", "Cancel"} & set(buttons)
 
 
@@ -324,18 +294,21 @@ def test_nothing_that_a_task_or_a_tool_says_becomes_part_of_the_page(tmp_path: P
         plan["steps"][0]["title"] = f"{evil}\n2. Nothing else"
         plan["steps"].append({"id": "think", "kind": "tool", "server": "text", "tool": "head", "title": f"{evil} — x"})
         plan["steps"][-1]["arguments"] = {"text": evil * 5}
-        service.submit(prompt=f"{evil}\n{evil}", plan=plan)
-        open_page(browser, service)
-        browser.until_shown(f"1. {evil} 2. Nothing else — ledger.look", f'"text": "{evil * 5}"')
-        browser.until_shown(f'3. "{evil} — x" — text.head')
+        open_task(browser, service, service.submit(prompt=f"{evil}\n{evil}", plan=plan))
+        browser.until_shown(f'Asks the server ledger to run look with label "{evil}".')
+        browser.press("Exact call of step 1")
+        browser.until_shown(f"{evil} 2. Nothing else")
+        browser.press("Exact call of step 3")
+        browser.until_shown(evil * 5, f"{evil} — x")
         browser.press("Approve")
-        browser.until_shown(f'"content": "It said: counted {evil}"', "Step look got its answer after")
+        browser.until_shown(f"It said: counted {evil}", "Step look got its answer after")
         browser.write("Comment (optional)", evil)
         browser.press("Approve")
-        browser.until("document.querySelector('.status').innerText === 'completed'")
+        browser.until("document.querySelector('.task .status')?.innerText === 'completed'")
         browser.until_shown("Result", f"approve (step save): {evil}")
         assert browser.value_of("document.querySelector('.log').innerText").count(evil) > 3
-        assert browser.value_of("document.querySelectorAll('img, b, script, #tasks a').length") == 1, "its own script"
+        assert browser.value_of("document.querySelectorAll('img, b, script').length") == 3, "its own scripts"
+        assert browser.value_of("document.querySelectorAll('.task a').length") == 2, "Inbox and Duplicate"
         assert browser.value_of("window.hacked") is None
 
 
@@ -352,14 +325,11 @@ def test_what_a_model_writes_is_shown_until_it_is_there(tmp_path: Path, browser:
     with ModelServer() as models:
         models.on("", half)
         with serve(tmp_path, openai={"base_url": models.base_url, "model": "test-model"}) as service:
-            open_page(browser, service)
             if what == "plan":
-                browser.write("What should be done?", "Think")
-                browser.press("Plan it")
+                submit(browser, service, "Think")
                 browser.until_shown("Submitted: Think")
             else:
-                service.submit(plan=plan)
-                browser.press("Refresh")
+                open_task(browser, service, service.submit(plan=plan))
                 browser.press("Approve")
                 browser.until_shown("Step s1 started")
             begun.set()
@@ -375,9 +345,7 @@ def test_what_the_model_was_asked_is_unfolded_on_demand(tmp_path: Path, browser:
     with ModelServer() as models:
         models.next(Text("I would <b>write</b> it."), Text(json.dumps(PLAN | {"goal": "Save it"})))
         with serve(tmp_path, openai={"base_url": models.base_url, "model": "test-model"}) as service:
-            open_page(browser, service)
-            browser.write("What should be done?", "Think")
-            browser.press("Plan it")
+            submit(browser, service, "Think")
             browser.until_shown("What the model was asked")
             assert "I would" not in browser.value_of("document.body.innerText")
             browser.value_of("document.querySelector('.planning summary').click()")
@@ -386,30 +354,36 @@ def test_what_the_model_was_asked_is_unfolded_on_demand(tmp_path: Path, browser:
 
 
 @pytest.mark.slow
-def test_with_keys_the_page_asks_for_one_and_follows_with_a_ticket(tmp_path: Path, browser: Browser) -> None:
+def test_with_keys_the_page_asks_for_one_and_calls_a_wrong_one_wrong(tmp_path: Path, browser: Browser) -> None:
     text, key = new_key("ann", ["submit", "read", "approve"])
     with serve(tmp_path, auth={"keys": [key.line]}) as service:
         service.client.headers["Authorization"] = f"Bearer {text}"
-        service.submit(plan=PLAN)
-        browser.before_each_page(
-            f"window.asked = 0; window.prompt = () => {{ asked += 1; return {json.dumps(text)}; }}"
-        )
-        open_page(browser, service)
+        task_id = service.submit(plan=PLAN)
+        open_view(browser, service, f"tasks/{task_id}")
+        sign_in(browser, "wrong")
+        browser.until_shown("This key is wrong.")
+        sign_in(browser, text)
         browser.press("Approve")
         browser.until_shown("Plan approved by ann.", "Completed", "ann: approve")
-        assert browser.value_of("asked") == 1
 
 
 @pytest.mark.slow
-def test_older_tasks_come_on_demand_and_one_is_opened_at_a_time(own_service: Service, browser: Browser) -> None:
-    for number in range(60):
-        own_service.submit(prompt=f"number {number}", plan=PLAN)
-    open_page(browser, own_service)
-    browser.until("document.querySelectorAll('#tasks > li').length === 50")
-    assert "number 59" in browser.value_of("document.querySelector('#tasks > li').innerText")
-    browser.press("More")
-    browser.until("document.querySelectorAll('#tasks > li').length === 60 && document.getElementById('more').hidden")
-    browser.value_of("document.querySelector('#tasks > li:last-child summary').click()")
-    browser.until("document.querySelector('#tasks > li:last-child .plan') !== null")
-    browser.until("document.querySelectorAll('#tasks details[open] .plan, #tasks .plan').length === 1")
-    assert "number 0" in browser.value_of("document.querySelector('#tasks > li:last-child').innerText")
+def test_who_may_not_approve_sees_why(tmp_path: Path, browser: Browser) -> None:
+    text, key = new_key("bob", ["submit", "read"])
+    with serve(tmp_path, auth={"keys": [key.line]}) as service:
+        service.client.headers["Authorization"] = f"Bearer {text}"
+        open_view(browser, service, f"tasks/{service.submit(plan=PLAN)}")
+        sign_in(browser, text)
+        browser.until_shown("This needs the scope 'approve', which bob does not have.")
+        assert browser.page.get_by_role("button", name="Approve", exact=True).is_disabled()
+
+
+@pytest.mark.slow
+def test_a_change_that_cannot_be_planned_keeps_the_plan_and_says_why(own_service: Service, browser: Browser) -> None:
+    submit(browser, own_service, "Write hello to a.txt")
+    browser.until_shown("Creates a.txt", "A plan can be changed by")
+    browser.write("Changes to the plan, or a reason to reject it", "make it <b>nicer</b> for my boss")
+    browser.press("Revise")
+    browser.until_shown("The plan is unchanged:", "make it <b>nicer</b> for my boss")
+    browser.press("Approve")
+    browser.until(f"{STATUS} === 'completed'")

@@ -20,6 +20,7 @@ def folder(tmp_path: Path) -> Folder:
     return folder
 
 
+@pytest.mark.slow
 def test_debug_shows_requests_claims_calls_and_processes_and_no_credentials(folder: Folder) -> None:
     folder.env["OPENAI_BASE_URL"] = f"http://user:{SECRET}@127.0.0.1:9/v1"
     with folder.serve() as serving:

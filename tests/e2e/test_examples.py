@@ -1,7 +1,8 @@
 """The examples of the documentation, run against a service.
 
-The `sh` blocks of a page run in order in one shell. A `json` or `text` block right after one shows its output: all that
-it contains must be there, and `...` matches anything. `console` blocks are not run.
+The `sh` blocks of a page run in order in one shell, and so do the `python` blocks of the page of the Python client. A
+`json` or `text` block right after one shows its output: all that it contains must be there, and `...` matches anything.
+`console` blocks are not run.
 """
 
 import json
@@ -29,6 +30,7 @@ from waiting import eventually_sync
 ROOT = Path(__file__).parents[2]
 LEDGER_SERVER = ROOT / "tests" / "servers" / "ledger_server.py"
 ASKING_SERVER = LEDGER_SERVER.with_name("asking_server.py")
+PYTHON_CLIENT = ROOT / "docs" / "reference" / "python-client.md"
 WRITTEN_FOR = "http://127.0.0.1:8000"
 QUIET_S = 0.05
 
@@ -55,6 +57,9 @@ def examples_of(page: Path) -> list[Example]:
     end = -1
     for block in _BLOCK.finditer(text):
         kind, body = block.groups()
+        if kind == "python" and page == PYTHON_CLIENT:
+            body = f"python - <<'END_OF_EXAMPLE'\n{body}END_OF_EXAMPLE"
+            kind = "sh"
         if kind == "sh":
             found.append(Example(body))
             end = block.end()
@@ -216,7 +221,8 @@ def test_the_first_command_of_the_readme_does_what_it_says(folder: Folder) -> No
 
 
 def test_every_call_has_an_example() -> None:
-    text = (ROOT / "docs" / "reference" / "rest.md").read_text(encoding="utf-8")
+    pages = (ROOT / "docs" / "reference").glob("*.md")
+    text = "\n## \n".join(page.read_text(encoding="utf-8") for page in pages)
     sections = dict(re.findall(r"^### (\w+ /\S*)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
     operations = {f"{method.upper()} {path}" for path, methods in describe_api()["paths"].items() for method in methods}
     assert set(sections) == operations

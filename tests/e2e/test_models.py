@@ -52,7 +52,11 @@ def test_without_a_model_the_status_says_that_rules_make_the_plans(tmp_path: Pat
     service = Service(tmp_path)
     service.start()
     try:
-        assert service.get("/v1/models/status") == NO_MODEL
+        shown = service.get("/v1/models/status")
+        assert shown.pop("revision_help").startswith(
+            "A plan can be changed by 'also ...', 'instead ...', 'call it b.txt'"
+        )
+        assert shown == NO_MODEL
     finally:
         service.client.close()
         service.stop()
@@ -66,6 +70,7 @@ def test_the_status_shows_what_was_learned_and_asks_nothing(tmp_path: Path, mode
         before = service.get("/v1/models/status")
         assert before == {
             "planner": "openai",
+            "revision_help": None,
             "model": {
                 "endpoint": models.base_url,
                 "model": MODEL,

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,18 +41,29 @@ def test_a_task_goes_its_way_and_is_there_after_a_restart(tmp_path: Path, postgr
             assert database.damages() == []
 
 
-def test_a_second_service_on_the_database_is_refused_from_any_data_directory(tmp_path: Path, postgres_url: str) -> None:
+def test_a_second_service_on_the_database_is_refused_where_one_does_not_share_it(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    (tmp_path / "one").mkdir()
     with (
-        make_service(tmp_path / "one", postgres_url) as service,
+        make_service(tmp_path / "two", postgres_url) as service,
         pytest.raises(AlreadyOwnedError, match="owned by another process"),
-        make_service(tmp_path / "two", postgres_url),
+        Service(tmp_path / "one", storage={"url": postgres_url}, auth={"mode": "anonymous"}, runner="local"),
     ):
         pass
     assert service
 
 
+def test_a_task_of_one_replica_is_seen_and_decided_at_another(tmp_path: Path, postgres_url: str) -> None:
+    with make_service(tmp_path / "one", postgres_url) as one, make_service(tmp_path / "two", postgres_url) as two:
+        task_ids = [one.submit() for _ in range(3)]
+        for task_id in task_ids:
+            two.approve(task_id)
+        assert {two.wait_for_end(task_id)["status"] for task_id in task_ids} == {"completed"}
+
+
 def test_who_may_call_must_be_said(tmp_path: Path, postgres_url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"set auth\.mode"), Service(tmp_path, storage={"url": postgres_url}):
+    with pytest.raises(ConfigurationError, match=r"Set auth\.mode"), Service(tmp_path, storage={"url": postgres_url}):
         pass
 
 
@@ -59,19 +71,28 @@ def test_who_may_call_must_be_said(tmp_path: Path, postgres_url: str) -> None:
 def test_an_outage_is_answered_with_503_and_ends_without_help(
     tmp_path: Path, postgres_url: str, postgres_server: PostgresServer
 ) -> None:
-    with make_service(tmp_path, postgres_url) as service:
+    with ThreadPoolExecutor(1) as pool, make_service(tmp_path, postgres_url) as service:
         approved = service.submit()
+        assert set(service.get("/readyz")["checks"].values()) == {"ok"}
+        following = pool.submit(service.frames, approved)
+        eventually_sync(lambda: service.open_streams == 1)
         postgres_server.stop()
         try:
-            refused = service.client.post("/v1/tasks", json={"prompt": "Add 1 and 2"})
-            assert (refused.status_code, "Try again later" in refused.text) == (503, True)
-            assert service.client.get("/readyz").status_code == 503
+            for path, body in (("/v1/tasks", {"prompt": "Add 1 and 2"}), (f"/v1/tasks/{approved}/approve", None)):
+                refused = service.client.post(path, json=body)
+                assert (refused.status_code, "Try again later" in refused.text) == (503, True)
+                assert int(refused.headers["Retry-After"]) > 0
+            not_ready = service.client.get("/readyz")
+            assert not_ready.status_code == 503
+            assert not_ready.json()["checks"]["listener"] == "the connection that hears of other replicas is lost"
+            assert service.open_streams == 1
             assert service.client.get("/healthz").status_code == 200
         finally:
             postgres_server.start()
         eventually_sync(lambda: service.client.get("/readyz").status_code == 200)
         service.approve(approved)
-        assert service.wait_for_end(approved)["status"] == "completed"
+        assert following.result(60)[-1][2] == "[DONE]"
+        assert service.task(approved)["status"] == "completed"
         assert len(service.get("/v1/tasks")["tasks"]) == 1
 
 
@@ -98,7 +119,7 @@ def test_the_command_line_works_on_the_database(
     assert (changed.returncode, f"{task_id}, record" in changed.stdout) == (1, True)
     assert "postgresql://" in folder("doctor").stdout
     refused = folder("serve")
-    assert (refused.returncode, "set auth.mode" in refused.stderr) == (2, True)
+    assert (refused.returncode, "Set auth.mode" in refused.stderr) == (2, True)
 
 
 def test_a_service_on_sqlite_does_not_load_the_driver() -> None:

@@ -64,6 +64,7 @@ async def recorded_turns(runtime: Runtime) -> int:
     return sum(isinstance(record.event, ModelAnswered) for record in records)
 
 
+@pytest.mark.sqlite
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("tool", "resolution", "after"),

@@ -55,6 +55,7 @@ async def expect_work(runtime: Runtime) -> None:
     assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
 
 
+@pytest.mark.sqlite
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HARMS)
 async def test_a_waiting_task_whose_journal_was_changed_over_a_restart_can_only_be_deleted(
@@ -70,6 +71,7 @@ async def test_a_waiting_task_whose_journal_was_changed_over_a_restart_can_only_
     assert house.counted == ["other"]
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("name", "first"),
     [(name, "approve") for name in HARMS]
@@ -90,6 +92,7 @@ async def test_a_waiting_task_whose_journal_is_changed_while_the_service_runs_ca
     assert house.counted == ["other"]
 
 
+@pytest.mark.sqlite
 async def test_a_forged_approval_is_not_executed(house: House) -> None:
     async with house.open() as runtime:
         task = await submit_plan(runtime, ledger_plan("one"))
@@ -101,6 +104,7 @@ async def test_a_forged_approval_is_not_executed(house: House) -> None:
     assert house.counted == ["other"]
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("name", ["the prompt was changed", "the last record was deleted", "the row was deleted"])
 async def test_a_task_whose_journal_was_changed_before_its_claim_is_not_executed(house: House, name: str) -> None:
     """It is approved and waits for its turn. A change meanwhile is found by the claim itself."""
@@ -121,6 +125,7 @@ async def test_a_task_whose_journal_was_changed_before_its_claim_is_not_executed
     assert house.counted == ["first", "other"]
 
 
+@pytest.mark.sqlite
 async def test_a_task_whose_journal_was_changed_in_the_middle_of_its_work_does_not_go_on(house: House) -> None:
     house.limit(shutdown_s=0.1)
     house.write_registry(delay_s=30, tools={"*": {"idempotent": True, "effect": "read"}})
@@ -137,6 +142,7 @@ async def test_a_task_whose_journal_was_changed_in_the_middle_of_its_work_does_n
     assert house.counted == sent
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("name", ["the row counts too many", "a record was added", "the row was deleted"])
 async def test_a_change_under_a_run_ends_the_run_without_a_word_in_the_journal(house: House, name: str) -> None:
     """The run does not try for ever to append what it cannot, and the service stops in order."""
@@ -158,6 +164,7 @@ async def idle(runtime: Runtime) -> None:
     await eventually(lambda: not any(runtime.runner.queue.values()))
 
 
+@pytest.mark.sqlite
 async def test_changed_journals_neither_hold_up_the_expiry_of_others_nor_grow(house: House) -> None:
     async with house.open() as runtime:
         changed = [await submit_plan(runtime, ledger_plan("one")) for _ in range(101)]  # more than one query returns
@@ -172,6 +179,7 @@ async def test_changed_journals_neither_hold_up_the_expiry_of_others_nor_grow(ho
     assert [read_stored(path, task.task_id) for task in changed] == before
 
 
+@pytest.mark.sqlite
 async def test_a_row_that_was_made_older_neither_ends_the_task_nor_stops_the_sweep(house: House) -> None:
     house.set_approval(expires_after_s=3600)
     async with house.open() as runtime:
@@ -185,6 +193,7 @@ async def test_a_row_that_was_made_older_neither_ends_the_task_nor_stops_the_swe
             assert (await runtime.tasks.get(task.task_id, ANYBODY)).status is TaskStatus.AWAITING_APPROVAL
 
 
+@pytest.mark.sqlite
 async def test_the_key_of_a_changed_task_makes_no_second_one(house: House) -> None:
     async with house.open() as runtime:
         task = await submit_plan(runtime, ledger_plan("one"), key="k")

@@ -190,6 +190,7 @@ async def test_a_cancel_while_a_call_is_asked_for_ends_the_task_and_sends_nothin
     assert not list(outside.files.iterdir())
 
 
+@pytest.mark.slow
 async def test_calls_that_are_lost_after_a_person_has_answered_are_asked_about_in_turn(house: House) -> None:
     house.limit(cancel_grace_s=0.1)
     house.write_registry(delay_s=5, tools={"look": {"approval": "call"}, "*": {"open_world": False}})

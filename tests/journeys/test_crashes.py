@@ -61,6 +61,7 @@ class Customer:
                 await runtime.tasks.decide(task.task_id, Resolve(step_id=step_id, resolution=self.resolution), ANYBODY)
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(
     ("shape", "tool", "resolution"),

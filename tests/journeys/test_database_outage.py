@@ -21,8 +21,10 @@ from waiting import eventually
 def house(house: House, postgres_url: str) -> House:
     """A house whose store does not wait for its database, so that each outage is seen."""
 
-    def open_store(settings: StorageSettings, *, observe: AppendObserver | None = None) -> PostgresStore:
-        return PostgresStore(read_database(settings), observe=observe, retry_s=0.1)
+    def open_store(
+        settings: StorageSettings, *, shared: bool = False, observe: AppendObserver | None = None
+    ) -> PostgresStore:
+        return PostgresStore(read_database(settings), exclusive=not shared, observe=observe, retry_s=0.1)
 
     house.use_postgresql(postgres_url)
     house.parts = replace(house.parts, open_store=open_store)

@@ -135,6 +135,7 @@ async def test_a_call_that_a_person_saw_and_approved_is_not_sent_once_it_is_deni
     assert house.counted == []
 
 
+@pytest.mark.slow
 async def test_an_open_call_whose_repetition_is_denied_is_asked_about(tmp_path: Path) -> None:
     house = ShiftyHouse(tmp_path)
     house.limit(shutdown_s=0.1)

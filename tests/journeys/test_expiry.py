@@ -46,6 +46,7 @@ async def test_a_task_whose_time_came_while_nothing_ran_ends_at_the_next_start(h
         await until_status(runtime, task.task_id, TaskStatus.EXPIRED)
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     "change", ["UPDATE events SET epoch = 99", "UPDATE events SET seq = seq + 7", "UPDATE events SET data = '{}'"]
 )
@@ -64,6 +65,7 @@ async def test_a_broken_journal_keeps_neither_the_service_from_starting_nor_othe
         await until_status(runtime, third.task_id, TaskStatus.EXPIRED)
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("what", ["approve", "reject", "revise", "edit"])
 async def test_who_comes_too_late_is_refused_and_the_task_has_expired(house: House, what: str) -> None:
     house.use_store(SlowStore)
@@ -91,6 +93,8 @@ async def test_who_comes_too_late_is_refused_and_the_task_has_expired(house: Hou
     assert house.counted == []
 
 
+@pytest.mark.slow
+@pytest.mark.sqlite
 async def test_a_plan_whose_time_ends_while_it_is_made_anew_has_expired(house: House) -> None:
     house.use_store(SlowStore)
     async with house.open() as runtime:

@@ -27,6 +27,9 @@ from agent_runtime.services.run import Run
 from agent_runtime.services.task_manager import Submission
 from harness import House, ledger_graph, submit_plan, until_settled
 
+# These tests hold the claim on a task themselves; on PostgreSQL a worker takes it over.
+pytestmark = pytest.mark.sqlite
+
 APART = ledger_graph({"one": [], "two": [], "after": ["one"]})
 
 

@@ -362,6 +362,7 @@ async def test_a_literal_secret_that_changes_is_a_change_and_is_shown_nowhere(ho
     assert SECRET not in format_diff(before, after)
 
 
+@pytest.mark.slow
 async def test_a_plan_that_cannot_be_carried_out_on_the_changed_server_stays_as_it_is(tmp_path: Path) -> None:
     house = ShiftyHouse(tmp_path)
     async with house.open() as runtime:

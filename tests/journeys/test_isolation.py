@@ -72,6 +72,7 @@ async def until_called(runtime: Runtime, tasks: Sequence[Task], count: int) -> N
     await eventually(are_called)
 
 
+@pytest.mark.slow
 async def test_forty_tasks_on_a_server_that_hangs_stop_no_others_and_all_end_once_it_answers(
     house: ShiftyHouse,
 ) -> None:
@@ -105,6 +106,7 @@ async def test_tasks_that_use_a_hanging_server_beside_another_do_not_stop_the_ot
     assert len(house.counted) <= SHARE
 
 
+@pytest.mark.slow
 async def test_a_server_that_hangs_at_its_start_stops_no_others(house: ShiftyHouse) -> None:
     async with house.open() as runtime:
         tasks = [await submit_plan(runtime, plan_of("count:one")) for _ in range(HANGING)]
@@ -183,6 +185,7 @@ def _followers(runtime: Runtime) -> Followers:
     return runtime.store._followers  # noqa: SLF001 - counted, not used
 
 
+@pytest.mark.sqlite
 @pytest.mark.slow
 async def test_three_hundred_tasks_leave_nothing_behind(house: ShiftyHouse) -> None:
     async def batch(runtime: Runtime, size: int) -> tuple[int, int, int]:

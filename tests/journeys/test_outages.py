@@ -170,6 +170,7 @@ async def test_a_task_waits_on_after_a_restart_and_is_tried_when_its_time_has_co
     assert next(record for record in journal if record.epoch == end.epoch).at >= task.waiting.next_try_at
 
 
+@pytest.mark.sqlite
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 async def test_a_crash_at_any_append_of_a_task_that_waits_makes_it_neither_fail_nor_call_twice(
@@ -223,6 +224,7 @@ async def _repair_and_settle(house: ShiftyHouse, runtime: Runtime, task_id: str)
     return await until_settled(runtime, task_id)
 
 
+@pytest.mark.slow
 async def test_an_idempotent_call_is_repeated_once_its_server_can_be_started_again(house: ShiftyHouse) -> None:
     async with house.open() as runtime:
         task = await submit_plan(runtime, plan_of("die:one"))

@@ -143,6 +143,7 @@ async def test_a_budget_of_seconds_is_reserved_by_the_calls_under_way(house: Hou
     assert 29 < reserved[2] < reserved[1] < 30
 
 
+@pytest.mark.slow
 async def test_a_cancel_ends_every_call_that_is_under_way(house: House) -> None:
     house.write_registry(delay_s=30)
     async with house.open() as runtime:

@@ -122,6 +122,7 @@ class HaltingStore(SqliteStore):
         return await super().append(task, events, epoch=epoch)
 
 
+@pytest.mark.sqlite
 async def test_a_change_while_the_intent_waits_for_the_store_is_noticed(house: ShiftyHouse) -> None:
     house.use_store(HaltingStore)
     house.list_tools(list_tools(description="new"), "next.json")
@@ -137,6 +138,7 @@ async def test_a_change_while_the_intent_waits_for_the_store_is_noticed(house: S
     assert house.counted == ["first"]
 
 
+@pytest.mark.slow
 async def test_a_change_between_an_unknown_outcome_and_its_retry_is_not_called(house: ShiftyHouse) -> None:
     house.limit(cancel_grace_s=0.1)
     house.write_entry(client_session_timeout_seconds=0.3)

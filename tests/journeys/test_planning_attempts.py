@@ -36,6 +36,7 @@ async def attempts(runtime: Runtime, task: Task) -> list[PlanningAttempt]:
     return [attempt for _, attempt in found]
 
 
+@pytest.mark.sqlite
 async def test_what_the_model_was_asked_is_kept_over_a_revision_and_a_restart_and_goes_with_the_task(
     house: House,
 ) -> None:

@@ -25,6 +25,7 @@ from agent_runtime.live.progress import Progress
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.planners.rules.planner import RulePlanner
 from agent_runtime.registry.current import CurrentRegistry
+from agent_runtime.runners.fleet import LocalFleet
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.executor_agent import ExecutorAgent
@@ -65,6 +66,8 @@ def shifty(tmp_path: Path) -> ShiftyHouse:
     return ShiftyHouse(tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.sqlite
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("then", ["cancel", "cancel and delete"])
 async def test_a_cancel_at_every_write_of_a_run_starts_no_call_after_it(
@@ -129,6 +132,7 @@ class StormyStore(SqliteStore):
         return await super().append(task, events, epoch=epoch)
 
 
+@pytest.mark.sqlite
 async def test_a_storm_of_conflicts_loses_no_result_and_repeats_no_call(house: House) -> None:
     house.use_store(StormyStore)
     async with house.open() as runtime:
@@ -173,6 +177,7 @@ async def test_many_resolutions_at_once_are_one_and_the_call_is_repeated_once(sh
     assert shifty.counted == ["one", "one", "two"]
 
 
+@pytest.mark.slow
 async def test_a_resolution_against_a_cancel_has_one_outcome(shifty: ShiftyHouse) -> None:
     impatient(shifty)
     async with shifty.open() as runtime:
@@ -188,6 +193,7 @@ async def test_a_resolution_against_a_cancel_has_one_outcome(shifty: ShiftyHouse
     assert shifty.counted == ["one"]
 
 
+@pytest.mark.slow
 async def test_what_a_person_said_it_gave_is_what_the_next_step_gets(shifty: ShiftyHouse) -> None:
     impatient(shifty)
     async with shifty.open() as runtime:
@@ -199,6 +205,7 @@ async def test_what_a_person_said_it_gave_is_what_the_next_step_gets(shifty: Shi
     assert shifty.ledger.read_text().splitlines() == ["one", "two", '{"next":"two"}']
 
 
+@pytest.mark.slow
 async def test_a_skipped_step_takes_with_it_all_that_needs_it_and_no_more(shifty: ShiftyHouse) -> None:
     impatient(shifty)
     plan = plan_of("gate:one", "count:two", "count:three", "calculator.add").model_dump(mode="json")
@@ -215,6 +222,7 @@ async def test_a_skipped_step_takes_with_it_all_that_needs_it_and_no_more(shifty
     assert shifty.counted == ["one"]
 
 
+@pytest.mark.slow
 async def test_a_cancel_while_a_server_hangs_at_its_start_ends_the_wait_for_it(shifty: ShiftyHouse) -> None:
     async with shifty.open() as runtime:
         task = await submit_plan(runtime, plan_of("count:one"))
@@ -265,6 +273,7 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
             start_s=1,
             install_s=1,
             approval=house.settings.approval,
+            fleet=LocalFleet(),
         )
         executor = ExecutorAgent(None, progress, limits)
         yield Orchestrator(
@@ -275,6 +284,7 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
             executor,
             Broker(limits, CurrentRegistry()),
             OutageLimits(0, 0, Pauses().in_outage),
+            LocalFleet(),
             runner_id="another",
             parallel_calls=8,
         )
@@ -319,6 +329,7 @@ def _has_come_to(version: int, task: Task) -> bool:
     return task.terminal or task.version >= version
 
 
+@pytest.mark.slow
 async def test_two_orchestrators_on_one_task_at_once_call_nothing_twice(house: House) -> None:
     never = asyncio.Event()
     async with house.open() as runtime, another_orchestrator(house, runtime) as other:

@@ -105,7 +105,7 @@ async def test_a_stop_where_no_call_is_open_is_quick_and_asks_nobody_anything(
     began = time.monotonic()
     task = await leave(house)
     # A server that hangs has 2 s to exit after its input was closed. Awaiting an open call would take longer.
-    assert time.monotonic() - began < 6, "the stop waited for what it need not wait for"
+    assert time.monotonic() - began < 9, "the stop waited for what it need not wait for"
     before = house.counted
     house.write_entry()
     async with house.open() as runtime:
@@ -141,6 +141,7 @@ async def _open_gate_soon(house: ShiftyHouse) -> None:
     house.open_gate()
 
 
+@pytest.mark.slow
 async def test_a_call_that_outlasts_the_grace_of_a_stop_is_asked_about(house: ShiftyHouse) -> None:
     house.limit(shutdown_s=0.2)
     async with house.open() as runtime:
@@ -154,6 +155,7 @@ async def test_a_call_that_outlasts_the_grace_of_a_stop_is_asked_about(house: Sh
     assert house.counted == ["one", "two"]
 
 
+@pytest.mark.slow
 async def test_a_restart_settles_a_cancellation_whose_call_was_open(house: ShiftyHouse) -> None:
     house.limit(shutdown_s=0.1)
     async with house.open() as runtime:
@@ -216,6 +218,7 @@ async def _wait_for_answer(runtime: Runtime, task_id: str) -> Task:
 # Bugs.
 
 
+@pytest.mark.sqlite
 async def test_a_bug_in_one_run_is_tried_again_and_its_neighbours_go_on(house: ShiftyHouse) -> None:
     house.wait(after_crashes_s=(0.05, 0.05, 0.05))
     lost: list[ToolReturned] = []
@@ -244,6 +247,7 @@ async def _live_through_the_bug(house: ShiftyHouse) -> None:
         assert (await until_settled(runtime, unlucky.task_id)).status is TaskStatus.COMPLETED
 
 
+@pytest.mark.sqlite
 async def test_a_run_that_is_given_up_can_be_cancelled_and_is_taken_up_by_the_next_start(house: ShiftyHouse) -> None:
     house.wait(after_crashes_s=(0.01, 0.01, 0.01))
     crashes = asyncio.Queue[str]()
@@ -273,6 +277,7 @@ async def test_a_run_that_is_given_up_can_be_cancelled_and_is_taken_up_by_the_ne
     assert house.counted == ["one"]
 
 
+@pytest.mark.sqlite
 async def test_a_cancel_does_not_wait_for_the_next_attempt_of_a_run_that_crashed(house: ShiftyHouse) -> None:
     crashed = asyncio.Event()
 
@@ -293,6 +298,7 @@ async def test_a_cancel_does_not_wait_for_the_next_attempt_of_a_run_that_crashed
     assert end.unknown_steps == ("s1",)
 
 
+@pytest.mark.slow
 async def test_an_open_call_that_may_be_repeated_is_asked_about_where_its_server_is_gone(house: ShiftyHouse) -> None:
     house.limit(shutdown_s=0.1)
     house.write_entry(tools={"gate": {"idempotent": True}})
@@ -324,6 +330,8 @@ class FullStore(SqliteStore):
         return await super().append(task, events, epoch=epoch)
 
 
+@pytest.mark.slow
+@pytest.mark.sqlite
 @pytest.mark.parametrize("full_at", [TaskClaimed, ToolCalled, ToolReturned])
 async def test_a_disk_that_was_full_for_a_while_loses_no_result_and_repeats_no_call(
     house: ShiftyHouse, full_at: type[Event]
@@ -366,6 +374,7 @@ async def test_a_call_that_may_not_be_repeated_is_not_when_its_server_died(house
     assert house.counted == ["one"]
 
 
+@pytest.mark.slow
 async def test_an_idempotent_call_without_an_answer_is_asked_about_after_three_times_if_no_outage_is_waited_for(
     house: ShiftyHouse,
 ) -> None:
@@ -386,6 +395,7 @@ async def test_retries_repeat_an_error_as_often_as_the_step_says(house: ShiftyHo
     assert house.counted == ["one"] * 3
 
 
+@pytest.mark.slow
 async def test_a_budget_holds_over_repetitions_too(house: ShiftyHouse) -> None:
     house.write_entry(tools={"fail": {"idempotent": True}})
     limits = Limits(budget=Budget(tool_calls=2))
@@ -398,6 +408,7 @@ async def test_a_budget_holds_over_repetitions_too(house: ShiftyHouse) -> None:
     assert house.counted == ["one"] * 2
 
 
+@pytest.mark.slow
 async def test_a_budget_of_seconds_ends_the_call_that_would_use_it_up(house: ShiftyHouse) -> None:
     house.limit(cancel_grace_s=0.05)
     limits = Limits(budget=Budget(seconds=0.2))
@@ -487,6 +498,7 @@ async def test_a_result_that_was_not_kept_whole_fails_the_step_that_refers_to_it
     assert house.counted == ["one"]
 
 
+@pytest.mark.slow
 async def test_an_output_put_deep_into_arguments_can_still_be_read_back(house: ShiftyHouse) -> None:
     (house.folder / "answer.json").write_text(f'{{"content": [], "structuredContent": {make_nested(100)}}}')
     tools = json.loads((house.folder / "tools.json").read_text())

@@ -179,6 +179,7 @@ async def test_an_edited_step_and_all_that_need_it_do_not_reuse_their_results(ho
         assert [name for name, step in task.steps.items() if step.status is StepStatus.COMPLETED] == ["file", "count"]
 
 
+@pytest.mark.slow
 async def test_a_step_of_unknown_outcome_is_never_reused_and_its_call_is_shown(house: House) -> None:
     house.limit(cancel_grace_s=0.2)
     house.write_registry(delay_s=30, client_session_timeout_seconds=1)

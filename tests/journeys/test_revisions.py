@@ -1,13 +1,14 @@
 """G4: plans that are revised, edited or outdated: only the newest can be approved, and only that one runs."""
 
 import asyncio
+import json
 from collections.abc import Awaitable
 
 import pytest
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Decision, Edit, Reject, Revise
-from agent_runtime.domain.caller import ANYBODY
+from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.errors import (
     DecisionRefusedError,
     DigestMismatchError,
@@ -20,6 +21,10 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
 from harness import ANN, House, ledger_plan, names, submit_plan, until, until_settled, until_status
+from model_server import ModelServer
+from model_server.replies import Text
+
+SUM = {"id": "s1", "kind": "tool", "server": "calculator", "tool": "add", "arguments": {"a": 15, "b": 27}}
 
 
 async def submit_prompt(runtime: Runtime, prompt: str = "Add 15 and 27") -> Task:
@@ -68,15 +73,93 @@ async def test_a_revision_is_planned_from_the_prompt_and_all_feedback_and_runs_o
     assert journal.count("plan.revision_requested") == 2
 
 
-async def test_a_revision_that_is_not_understood_ends_the_task_and_says_why(house: House) -> None:
+async def fail_to_revise(runtime: Runtime, task: Task, feedback: str = "with more gusto") -> Task:
+    """Ask for a plan that the planner cannot make, and return the task once it awaits approval again."""
+    await runtime.tasks.decide(task.task_id, Revise(feedback=feedback), ANYBODY)
+    kept = await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
+    assert kept.revision_failure
+    assert kept.revision_failure.feedback == feedback
+    return kept
+
+
+async def test_a_revision_that_is_not_understood_keeps_the_plan_before_it_and_says_why(house: House) -> None:
     async with house.open() as runtime:
         task = await submit_prompt(runtime)
-        await runtime.tasks.decide(task.task_id, Revise(feedback="with more gusto"), ANYBODY)
+        kept = await fail_to_revise(runtime, task)
+        assert kept.revision_failure
+        assert kept.revision_failure.code == "planning_refused"
+        assert "gusto" in kept.revision_failure.message
+        assert (kept.plan_revision, kept.plan_digest, kept.contract) == (1, task.plan_digest, task.contract)
+        with pytest.raises(DigestRequiredError):  # whoever names none may expect the plan that there is not
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         ended = await until_settled(runtime, task.task_id)
-    assert ended.status is TaskStatus.FAILED
-    assert ended.error
-    assert ended.error.code == "planning_refused"
-    assert "gusto" in ended.error.message
+    assert (ended.status, ended.result, ended.revision_failure) == (TaskStatus.COMPLETED, "42", None)
+
+
+async def test_feedback_that_led_to_no_plan_is_not_told_again(house: House) -> None:
+    async with house.open() as runtime:
+        task = await submit_prompt(runtime)
+        for _ in range(2):
+            kept = await fail_to_revise(runtime, task)
+            assert kept.feedback == ()
+        await runtime.tasks.decide(task.task_id, Revise(feedback="then multiply the result by 2"), ANYBODY)
+        second = await revision(runtime, task.task_id, 2)
+        revisions = await runtime.tasks.read_revisions(task.task_id, ANYBODY)
+    assert second.feedback == ("then multiply the result by 2",)
+    assert second.revision_failure is None
+    assert [one.feedback for one in revisions] == [None, "then multiply the result by 2"]
+
+
+async def test_who_may_only_approve_still_may_after_feedback_that_led_to_no_plan(house: House) -> None:
+    bob = Caller("bob", "default", frozenset({"read", "approve"}), "key")
+    async with house.open() as runtime:
+        task = await submit_prompt(runtime)
+        await runtime.tasks.decide(task.task_id, Revise(feedback="with more gusto"), bob)
+        await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), bob)
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+
+
+async def test_a_crash_while_a_revision_fails_keeps_the_plan_after_the_restart(house: House) -> None:
+    async with house.open() as runtime:
+        task = await submit_prompt(runtime)
+        asked = PlanRevisionRequested(feedback="with more gusto", revision=1, digest=task.plan_digest or "")
+        await runtime.store.append(task, [asked])  # and the runner is not woken
+    async with house.open() as runtime:
+        kept = await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
+        journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
+    async with house.open() as runtime:
+        assert await runtime.tasks.get(task.task_id, ANYBODY) == kept
+    assert kept.plan_digest == task.plan_digest
+    assert journal.count("plan.revision_failed") == 1
+
+
+async def test_the_time_for_the_approval_begins_anew_when_a_revision_fails(house: House) -> None:
+    async with house.open() as runtime:
+        task = await submit_prompt(runtime)
+        kept = await fail_to_revise(runtime, task)
+        assert kept.planned_at
+        assert task.planned_at
+        assert kept.planned_at > task.planned_at
+    house.set_approval(expires_after_s=0.001)
+    async with house.open() as runtime:
+        await until_status(runtime, task.task_id, TaskStatus.EXPIRED)
+
+
+async def test_a_model_that_cannot_be_reached_any_more_keeps_the_plan(house: House) -> None:
+    async with ModelServer() as models:
+        house.use_model(models.base_url)
+        models.on(lambda _: True, Text(json.dumps({"goal": "sum", "steps": [SUM]})))
+        async with house.open() as runtime:
+            task = await submit_prompt(runtime)
+    house.limit(planning_outage_s=0)
+    async with house.open() as runtime:
+        kept = await fail_to_revise(runtime, task)
+        assert kept.revision_failure
+        assert kept.revision_failure.code.startswith("model_")
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
 
 
 async def test_a_revision_waits_for_approval_even_where_the_first_plan_need_not_have(house: House) -> None:
@@ -124,7 +207,7 @@ async def test_of_approve_and_revise_at_once_one_wins_and_what_was_approved_runs
             ended = await until(
                 runtime,
                 task.task_id,
-                lambda now: now.terminal or (now.plan_revision == 2 and now.status is TaskStatus.AWAITING_APPROVAL),
+                lambda now: now.terminal or now.revision_failure is not None,
             )
             ran = house.counted.count(f"turn{turn}")
             assert ran == (ended.status is TaskStatus.COMPLETED)

@@ -137,6 +137,7 @@ async def with_an_open_call(house: ShiftyHouse) -> Task:
     return task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tools", "said"),
     [

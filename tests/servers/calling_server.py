@@ -66,6 +66,27 @@ def ask(
         return answer(connection)
 
 
+def over_websocket() -> str:
+    """Ask for a WebSocket, and return the code and reason with which it is closed, written as an HTTP refusal."""
+    lines = ["GET /v1/tasks/task_1/stream HTTP/1.1", "Host: localhost", "Connection: Upgrade", "Upgrade: websocket"]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==", "", ""]
+    with connect() as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+    frame = received.partition(b"\r\n\r\n")[2]
+    code, reason = struct.unpack("!H", frame[2:4])[0], frame[4:].decode().partition(":")[0]
+    return f"{code - 4000} {reason}"
+
+
+def with_forged_address() -> str:
+    forged = request("GET", "/v1/tasks").replace(b"Host:", b"X-Forwarded-For: 192.0.2.1\r\nHost:")
+    with connect() as connection:
+        connection.sendall(forged)
+        return answer(connection)
+
+
 def told_by_child(act: Callable[[], str], *, alone: bool = False) -> str:
     """Run `work` in a child process, and return its result. `alone` makes it a daemon in its own session."""
     reader, writer = os.pipe()
@@ -203,6 +224,8 @@ WAYS: dict[str, Callable[[], str]] = {
     "submit": lambda: ask(None, "POST", "/v1/tasks", SUBMISSION),
     "approve": lambda: ask(None, "POST", "/v1/tasks/task_1/approve"),
     "follow": lambda: ask(None, "GET", "/v1/tasks/task_1/stream"),
+    "over a WebSocket": over_websocket,
+    "with a forged address": with_forged_address,
     "health": lambda: ask(None, "GET", "/healthz"),
     "by IPv4": lambda: ask(connect("127.0.0.1")),
     "by another address of loopback": lambda: ask(connect("127.1.2.3")),

@@ -1,8 +1,8 @@
 """A small MCP server that keeps a ledger of its calls. It uses the standard library alone, to start in milliseconds.
 
 `count {label}` appends `label` to the file LEDGER (with fsync) and answers after DELAY_S seconds, or after the seconds
-in the file DELAY. `look {label}` does the same, for a registry that declares it idempotent. `fail {label}` does the
-same, and answers with an error of the tool.
+in the file DELAY, which may be changed meanwhile. `look {label}` does the same, for a registry that declares it
+idempotent. `fail {label}` does the same, and answers with an error of the tool.
 """
 
 import json
@@ -46,7 +46,9 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
     if method == "tools/call":
         label = params["arguments"]["label"]
         count(label)
-        time.sleep(delay_s())
+        began = time.monotonic()
+        while (left := began + delay_s() - time.monotonic()) > 0:
+            time.sleep(min(left, 0.02))
         text = {"type": "text", "text": f"counted {label}"}
         return {"content": [text], "isError": params["name"] == "fail"}
     return {} if method == "ping" else None

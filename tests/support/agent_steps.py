@@ -134,6 +134,51 @@ def begin_journal(contract: Contract) -> tuple[ev.Event, ...]:
     )
 
 
+def edit_journal(contract: Contract) -> tuple[ev.Event, ...]:
+    """Return the events of a task in which a person edits the call of `look`, and that of the model of `do`.
+
+    Records 7 and 16 are the approvals, 10 and 18 the calls.
+    """
+    edited, place = {"actor": "ann", "scopes": ("approve", "submit")}, {"turn": 1, "index": 0}
+    return (
+        *begin_journal(contract)[:5],
+        call_asked("look", "read", {"x": 1}, "c0"),
+        call_edited("look", {"x": 1}, {"x": 2}, "c0", **edited),
+        ev.TaskClaimed(runner="r", epoch=3),
+        step_started("look"),
+        tool_called("look", "read", {"x": 2}, "c0"),
+        tool_returned("look", "c0"),
+        ev.StepCompleted(step_id="look"),
+        step_started("do"),
+        model_answered(1, ("f__write", {"x": 8})),
+        call_asked("do", "write", {"x": 8}, "c1", **place),
+        call_edited("do", {"x": 8}, {"x": 9}, "c1", **edited),
+        ev.TaskClaimed(runner="r", epoch=4),
+        tool_called("do", "write", {"x": 9}, "c1", **place),
+        tool_returned("do", "c1"),
+    )
+
+
+def call_asked(
+    step_id: str, tool: str, arguments: dict[str, Any], call_id: str, **place: int
+) -> ev.CallApprovalRequested:
+    named = {"step_id": step_id, "call_id": call_id, "server": "f", "tool": tool, "reason": "r"}
+    return ev.CallApprovalRequested(**named, arguments=arguments, arguments_digest=digest(arguments), **place)
+
+
+def call_edited(
+    step_id: str, shown: dict[str, Any], edited: dict[str, Any], call_id: str, **signed: Any
+) -> ev.CallApproved:
+    return ev.CallApproved(
+        step_id=step_id,
+        call_id=call_id,
+        arguments_digest=digest(shown),
+        edited_arguments=edited,
+        edited_digest=digest(edited),
+        **signed,
+    )
+
+
 def make_task_after_look(contract: Contract) -> Task:
     """Return a task whose next step is the agent step `do`."""
     look = tool_called("look", "read", {"x": 1})

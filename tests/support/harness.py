@@ -81,14 +81,19 @@ class House:
     def use_store(self, store: Callable[..., SqliteStore]) -> None:
         """Use this store. It is called with the path of the database, and `observe`."""
 
-        def open_store(settings: StorageSettings, *, observe: AppendObserver | None = None) -> SqliteStore:
-            return store(settings.database_path, observe=observe)
+        def open_store(
+            settings: StorageSettings, *, shared: bool = False, observe: AppendObserver | None = None
+        ) -> SqliteStore:
+            path = settings.database_path
+            assert not shared
+            return store(path, observe=observe)
 
         self.parts = replace(self.parts, open_store=open_store)
 
     def use_postgresql(self, url: str) -> None:
         """Keep the journal in a PostgreSQL database."""
-        self.settings = self.settings.model_copy(update={"storage": StorageSettings(url=url)})
+        update = {"storage": StorageSettings(url=url), "runner": "procrastinate"}
+        self.settings = self.settings.model_copy(update=update)
 
     def wait(self, **pauses: Any) -> None:
         """Set the pauses before retries."""

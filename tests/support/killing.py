@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 
 from harness import House, ledger_plan
+from nursery import Forked
 from processes import find_processes
 from waiting import eventually_sync
 
@@ -21,7 +22,7 @@ class Process:
     def __init__(self, house: House) -> None:
         self.house = house
         self.client = httpx2.Client(timeout=PATIENCE_S)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self) -> None:
         data_dir, registry = self.house.settings.data_dir, self.house.settings.tool_registry

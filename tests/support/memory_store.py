@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -22,15 +23,24 @@ from agent_runtime.domain.commits import (
     encode_checkpoint,
 )
 from agent_runtime.domain.cursors import LAST_POSITION, position_of
-from agent_runtime.domain.errors import ConflictError, StoreUnavailableError, TaskNotFoundError
+from agent_runtime.domain.errors import ConflictError, StateChangedError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord
-from agent_runtime.domain.feed import FeedEntry, FeedPage, FeedPosition, check_cursor, parse_cursor
+from agent_runtime.domain.feed import (
+    NEWEST,
+    FeedEntry,
+    FeedPage,
+    FeedPosition,
+    check_cursor,
+    end_of,
+    parse_cursor,
+)
 from agent_runtime.domain.planning_attempts import MOST_KEPT, PlanningAttempt
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.stored_journal import StoredIndex, StoredJournal, StoredRecord
 from agent_runtime.domain.summaries import Page, TaskSummary
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
+from agent_runtime.states.saved import Condition, SavedState, allow_any
 from agent_runtime.storage.base import Draft, chain_records, draft_append, make_append_error, make_page, utc_now
 from agent_runtime.storage.feed import follow_feed, read_page
 from agent_runtime.storage.followers import Watch
@@ -80,10 +90,51 @@ class Memory:
     starts: dict[str, tuple[int, int]] = field(default_factory=dict)
     definitions: dict[str, list[JudgedDefinition]] = field(default_factory=dict)
     commits: list[Commit] = field(default_factory=list)
+    states: dict[tuple[str, str], SavedState] = field(default_factory=dict)
 
     def commit(self, kind: str, data: str) -> None:
         head = self.commits[-1].head if self.commits else CommitHead()
         self.commits.append(Commit(*chain_commit(head, format_time(utc_now()), kind, data)))
+
+
+class MemoryStates:
+    """A `StateStore` on a `Memory`."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._states = memory.states
+
+    async def load(self, agent: str, thread: str, horizon: datetime | None = None) -> SavedState | None:
+        state = self._states.get((agent, thread))
+        return None if state is None or (horizon and state.saved_at < horizon) else state
+
+    async def save(
+        self, agent: str, thread: str, data: str, condition: Condition = allow_any, horizon: datetime | None = None
+    ) -> SavedState:
+        current = await self._expect(agent, thread, condition, horizon)
+        saved = SavedState(agent, thread, current.number + 1 if current else 1, data, utc_now())
+        self._states[agent, thread] = saved
+        return saved
+
+    async def delete(
+        self, agent: str, thread: str, condition: Condition = allow_any, horizon: datetime | None = None
+    ) -> bool:
+        current = await self._expect(agent, thread, condition, horizon)
+        self._states.pop((agent, thread), None)
+        return current is not None
+
+    async def delete_expired(self, horizon: datetime, limit: int) -> int:
+        expired = [name for name, state in self._states.items() if state.saved_at < horizon][:limit]
+        for name in expired:
+            del self._states[name]
+        return len(expired)
+
+    async def _expect(
+        self, agent: str, thread: str, condition: Condition, horizon: datetime | None
+    ) -> SavedState | None:
+        current = await self.load(agent, thread, horizon)
+        if not condition(current):
+            raise StateChangedError(agent, thread, current.revision if current else None)
+        return current
 
 
 class MemoryStore:
@@ -93,6 +144,7 @@ class MemoryStore:
         self._memory = memory
         self._grown = asyncio.Event()
         self._commits = Watch()
+        self.states = MemoryStates(memory)
         self._open = False
 
     async def __aenter__(self) -> Self:
@@ -141,7 +193,14 @@ class MemoryStore:
     async def find_request(self, submitter: str, request_key: str) -> Task | None:
         return self._find_request(submitter, request_key)
 
-    async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
+    async def records(
+        self,
+        task_id: str,
+        after: int = 0,
+        limit: int = 1000,
+        *,
+        newest: bool = True,  # noqa: ARG002 - all are at hand
+    ) -> list[EventRecord]:
         return self._journal(task_id).records[after : after + limit]
 
     async def load_stored_journal(self, task_id: str) -> StoredJournal:
@@ -160,8 +219,12 @@ class MemoryStore:
             request_key=task.request_key,
             head=journal.head,
             submitter=task.submitter,
+            thread=task.thread,
         )
         return StoredJournal(task_id, tuple(journal.entries), index)
+
+    def watch(self, task_id: str) -> AbstractContextManager[object]:  # noqa: ARG002 - nobody else writes
+        return nullcontext()
 
     async def wait_for_change(self, task_id: str, after: int) -> None:
         while self._open:
@@ -170,14 +233,39 @@ class MemoryStore:
                 return
             await self._grown.wait()
 
-    async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
+    async def wait_for_cancellation(self, task_id: str) -> None:
+        while self._open:
+            journal = self._memory.journals.get(task_id)
+            if journal is None or journal.task.cancel_requested:
+                return
+            await self._grown.wait()
+
+    async def page(
+        self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None, thread: str | None = None
+    ) -> Page:
         before = LAST_POSITION if cursor is None else position_of(cursor, "tasks")
         newest_first = sorted(self._memory.journals.values(), key=lambda journal: -journal.position)
-        found = [one for one in newest_first if one.position < before and status in {None, one.task.status}]
+        found = [
+            one
+            for one in newest_first
+            if one.position < before and status in {None, one.task.status} and thread in {None, one.task.thread}
+        ]
         return make_page(((one.position, _summary(one)) for one in found), limit)
 
     async def count(self) -> Mapping[TaskStatus, int]:
         return Counter(journal.task.status for journal in self._memory.journals.values())
+
+    @property
+    def sharing(self) -> None:
+        return None
+
+    async def measure_fleet(self) -> None:
+        return None
+
+    async def list_ended(self, status: TaskStatus, before: datetime, limit: int) -> list[str]:
+        tasks = (journal.task for journal in self._memory.journals.values())
+        ended = [task for task in tasks if task.status is status and task.updated_at and task.updated_at < before]
+        return [task.task_id for task in ended][:limit]
 
     async def list_unfinished(self) -> list[str]:
         return [task_id for task_id, journal in self._memory.journals.items() if journal.runs_without_people]
@@ -208,18 +296,23 @@ class MemoryStore:
         if self._journal(task.task_id).task.version != task.version:
             raise ConflictError(f"Task {task.task_id} is not at event {task.version}: read it again.")
         journal = self._memory.journals.pop(task.task_id)
+        if task.thread not in {one.task.thread for one in self._memory.journals.values()}:
+            for name in [name for name in self._memory.states if name[1] == task.thread]:
+                del self._memory.states[name]
         self._commit(CHANGES, encode_changes([Deletion(task.task_id, task.version, journal.head)]))
         self._wake()
 
     async def subscribe(
         self, after: str | None = None, *, idle_s: float | None = None
     ) -> AsyncGenerator[tuple[FeedEntry, ...], None]:
-        seen = None if after is None else parse_cursor(after)
-        if seen is not None:
+        seen = None if after in (None, NEWEST) else parse_cursor(after)
+        if after == NEWEST:
+            seen = end_of(self._memory.commits[-1] if self._memory.commits else None)
+        elif seen is not None:
             head = await self.commit_head()
             named = next((commit for commit in self._memory.commits if commit.position == seen.commit), None)
             check_cursor(seen, head.position, named)
-        return follow_feed(self._read_feed, self._commits, seen, idle_s)
+        return follow_feed(self._read_feed, self._commits, seen, idle_s, announced=after == NEWEST)
 
     async def _read_feed(self, seen: FeedPosition | None) -> FeedPage:
         rows = self._memory.commits
@@ -289,4 +382,5 @@ def _summary(journal: Journal) -> TaskSummary:
         metadata=task.metadata,
         created_at=journal.records[0].at,
         updated_at=journal.records[-1].at,
+        thread=task.thread,
     )

@@ -1,4 +1,4 @@
-"""The npm packages of the end-to-end tests, MCP servers and a model server, which they install from a lock file."""
+"""The npm packages of the end-to-end tests: MCP servers, a model server, a WebSocket client. A lock file names them."""
 
 import fcntl
 import shutil
@@ -12,14 +12,30 @@ NODE = shutil.which("node")
 NPM = shutil.which("npm")
 
 
-def install(package: str, start_file: str = "index.js") -> Path:
-    """Install a package if necessary, and return its start file. Skip the test without Node."""
+_UNREACHABLE = ("EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ENETUNREACH", "ENOTFOUND", "ETIMEDOUT")
+"""What npm says where it cannot reach its registry."""
+
+
+def install_packages(folder: Path, *options: str) -> str:
+    """Install what the lock file of a folder names, unless that has been done, and return the path of Node.
+
+    Skip the test without Node, or where npm cannot reach its registry.
+    """
     if NODE is None or NPM is None:
         pytest.skip("NOT TESTED: the npm packages need node and npm, and this machine has none")
-    start = FOLDER / "node_modules" / package / "dist" / start_file
-    with (FOLDER / "package.json").open() as lock:
+    wanted, installed = folder / "package-lock.json", folder / "node_modules" / ".package-lock.json"
+    with wanted.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not start.exists():
-            command = [NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-            subprocess.run(command, cwd=FOLDER, check=True, capture_output=True, timeout=300)
-    return start
+        if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
+            command = [NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", *options]
+            done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=300)
+            if any(code in done.stderr for code in _UNREACHABLE):
+                pytest.skip(f"NOT TESTED: npm cannot reach its registry for {folder.name}: {done.stderr[:300]}")
+            assert done.returncode == 0, done.stderr
+    return NODE
+
+
+def install(package: str, start_file: str = "dist/index.js") -> Path:
+    """Install the packages if necessary, and return the start file of one. Skip the test as `install_packages`."""
+    install_packages(FOLDER)
+    return FOLDER / "node_modules" / package / start_file

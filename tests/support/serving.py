@@ -18,6 +18,7 @@ from agent_runtime.api.server import Server
 from agent_runtime.bootstrap import Recover
 from agent_runtime.config import Secrets, Settings
 from agent_runtime.services.ports import PeerCheck, PeerRefusal, SocketName
+from stores import use_store
 
 PATIENCE_S = 20.0
 BUILTINS = [
@@ -57,7 +58,7 @@ class Service:
         registry.write_text(yaml.safe_dump({"tool_registry": BUILTINS}), encoding="utf-8")
         server = {"port": 0, **settings.pop("server", {})}
         self.settings = Settings.model_validate(
-            {"data_dir": folder / "data", "tool_registry": registry, "server": server, **settings}
+            {"data_dir": folder / "data", "tool_registry": registry, "server": server, **use_store(settings)}
         )
         self.client = httpx2.Client(timeout=PATIENCE_S, headers={"Connection": "close"})
         self._peers = peers

@@ -22,6 +22,7 @@ from agent_runtime.registry.file import load_registry
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "k8s" / "base"
 DEV = ROOT / "k8s" / "overlays" / "dev"
+POSTGRES = ROOT / "k8s" / "overlays" / "postgres"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 UID = 10001
 
@@ -199,6 +200,52 @@ def test_the_production_stack_is_locked_down_and_bounded() -> None:
     assert service["restart"] == "unless-stopped"
 
 
+def replica() -> Any:
+    return read(ROOT / "docker-compose.prod.yml")["services"]["replica"]
+
+
+def test_the_profile_of_replicas_starts_nothing_unless_it_is_asked_for() -> None:
+    services = read(ROOT / "docker-compose.prod.yml")["services"]
+    assert [name for name, service in services.items() if "profiles" not in service] == ["agent-runtime"]
+    assert all(service["profiles"] == ["replicas"] for name, service in services.items() if name != "agent-runtime")
+
+
+def test_a_replica_is_set_up_like_the_single_service_but_for_its_database_and_its_files() -> None:
+    single = read(ROOT / "docker-compose.yml")["services"]["agent-runtime"]
+    single = single | read(ROOT / "docker-compose.prod.yml")["services"]["agent-runtime"]
+    apart = {"extends", "ports", "profiles", "environment", "volumes", "develop", "depends_on", "deploy", "build"}
+    for name in single.keys() - apart:
+        assert replica()[name] == single[name], name
+    assert replica()["deploy"]["replicas"] == 2
+    assert replica()["deploy"]["resources"] == single["deploy"]["resources"]
+    assert "ports" not in replica()
+
+
+def test_replicas_ask_for_keys_keep_their_tasks_in_the_database_and_share_the_files() -> None:
+    environ = {key: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for key, value in replica()["environment"].items()}
+    settings = load_settings(environ=image_variables() | environ | {"AGENT_RUNTIME_CONFIG": str(ROOT / "config.yaml")})
+    assert settings.asks_for_keys
+    assert settings.storage.on_postgresql
+    files = entries(ROOT / "container" / "tool_registry.yaml")["filesystem"]
+    assert isinstance(files, BuiltinServer)
+    assert f"files:{files.config.root}" in replica()["volumes"]
+    assert f" {files.config.root}\n" in DOCKERFILE  # its owner is that of a new volume
+    # A volume for all of /data would be the same for both, and a data directory has one owner.
+    assert not [volume for volume in replica()["volumes"] if volume.endswith(":/data")]
+
+
+def test_the_proxy_of_the_replicas_reaches_them_by_the_name_and_port_that_they_have() -> None:
+    proxy = read(ROOT / "docker-compose.prod.yml")["services"]["proxy"]
+    mounted = [volume.partition(":")[0] for volume in proxy["volumes"]]
+    text = "".join((ROOT / name).read_text() for name in mounted)
+    (server,) = re.findall(r"^ +server (\S+) resolve", text, re.MULTILINE)
+    environ = image_variables() | {"AGENT_RUNTIME_CONFIG": str(ROOT / "config.yaml")}
+    assert server == f"replica:{load_settings(environ=environ).server.port}"
+    (listen,) = re.findall(r"listen (\d+);", text)
+    assert proxy["ports"] == [f"${{PUBLISH:-127.0.0.1:8000}}:{listen}"]
+    assert set(proxy["depends_on"]) == {"replica"}
+
+
 # Other platforms
 
 
@@ -246,10 +293,10 @@ def test_a_container_platform_gets_variables_that_mean_something_the_port_and_th
 # Kubernetes
 
 
-@pytest.mark.parametrize("folder", [BASE, DEV], ids=["base", "dev"])
+@pytest.mark.parametrize("folder", [BASE, DEV, POSTGRES], ids=["base", "dev", "postgres"])
 def test_a_kustomization_names_the_files_that_are_there(folder: Path) -> None:
     kustomization = read(folder / "kustomization.yaml")
-    named = [file for generator in kustomization["configMapGenerator"] for file in generator["files"]]
+    named = [file for generator in kustomization.get("configMapGenerator", []) for file in generator["files"]]
     named += kustomization["resources"] + [patch["path"] for patch in kustomization.get("patches", [])]
     assert all((folder / name).exists() for name in named)
     here = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
@@ -268,8 +315,12 @@ def test_the_service_accepts_the_config_of_the_cluster(folder: Path) -> None:
 def test_every_manifest_is_validated_on_every_change() -> None:
     manifests = {path for path in BASE.glob("*.yaml") if read(path).get("kind", "Kustomization") != "Kustomization"}
     assert manifests
-    (line,) = re.findall(r"k8s/base/\{(.+)\}\.yaml", (ROOT / ".ci" / "run").read_text())
+    script = (ROOT / ".ci" / "run").read_text()
+    (line,) = re.findall(r"k8s/base/\{(.+)\}\.yaml", script)
     assert {path.stem for path in manifests} == set(line.split(","))
+    (line,) = re.findall(r"k8s/overlays/postgres/\{(.+)\}\.yaml", script)
+    resources = read(POSTGRES / "kustomization.yaml")["resources"]
+    assert {Path(name).stem for name in resources if name.endswith(".yaml")} == set(line.split(","))
 
 
 def test_the_registry_of_the_cluster_is_that_of_the_image() -> None:
@@ -287,6 +338,42 @@ def test_the_pod_uses_the_config_maps_that_kustomize_makes_where_the_service_loo
     found = {f"{mounts[name]}/{made[config_map]}" for name, config_map in volumes.items()}
     variables = {one["name"]: one.get("value") for one in container()["env"]}
     assert found == {variables["AGENT_RUNTIME_CONFIG"], variables["AGENT_RUNTIME_TOOL_REGISTRY"]}
+
+
+def test_the_overlay_on_postgresql_has_no_volume_but_the_files_that_all_replicas_share() -> None:
+    (patch,) = read(POSTGRES / "deployment.yaml")["spec"]["template"]["spec"]["containers"]
+    volumes = {one["name"]: one for one in read(POSTGRES / "deployment.yaml")["spec"]["template"]["spec"]["volumes"]}
+    claim = read(POSTGRES / "files.yaml")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert volumes["files"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert volumes["data"]["persistentVolumeClaim"] is None
+    files = entries(BASE / "tool_registry.yaml")["filesystem"]
+    assert isinstance(files, BuiltinServer)
+    assert patch["volumeMounts"] == [{"name": "files", "mountPath": files.config.root}]
+    dropped = read(POSTGRES / "no-journal-volume.yaml")
+    assert (dropped["metadata"]["name"], dropped["$patch"]) == ("agent-runtime-data", "delete")
+
+
+def test_the_overlay_on_postgresql_keeps_three_replicas_while_it_is_updated_or_a_node_is_drained() -> None:
+    deployment = read(POSTGRES / "deployment.yaml")
+    scaler = read(POSTGRES / "horizontalpodautoscaler.yaml")["spec"]
+    assert deployment["spec"]["replicas"] is None  # two places that set it would fight
+    assert scaler["minReplicas"] == 3
+    assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    labels = read(BASE / "deployment.yaml")["spec"]["selector"]
+    assert read(POSTGRES / "poddisruptionbudget.yaml")["spec"] == {"maxUnavailable": 1, "selector": labels}
+
+
+def test_the_job_that_migrates_is_confined_like_the_service_and_no_replica() -> None:
+    template = read(POSTGRES / "job.yaml")["spec"]["template"]
+    (job,) = template["spec"]["containers"]
+    assert job["args"] == ["agent-runtime", "migrate"]
+    assert (job["image"], job["securityContext"]) == (container()["image"], container()["securityContext"])
+    assert template["spec"]["securityContext"].items() <= pod()["securityContext"].items()
+    assert template["metadata"]["labels"] != read(BASE / "service.yaml")["spec"]["selector"]
+    (patch,) = read(POSTGRES / "deployment.yaml")["spec"]["template"]["spec"]["containers"]
+    assert patch["env"][0] in job["env"]
 
 
 def test_the_keys_of_the_cluster_are_the_secret_that_is_mounted() -> None:
@@ -352,6 +439,7 @@ def test_the_grace_of_the_cluster_and_of_compose_fits_the_stop_of_the_service() 
 
 def test_each_place_runs_the_image_that_is_made_for_it() -> None:
     image = container()["image"]
+    assert replica()["image"] == f"${{IMAGE:-{image}:prod}}"
     for folder, tag in ((BASE, "prod"), (DEV, "dev")):
         assert read(folder / "kustomization.yaml")["images"] == [{"name": image, "newTag": tag}]
     for name, tag in (("docker-compose.yml", "dev"), ("docker-compose.prod.yml", "prod")):

@@ -76,18 +76,23 @@ def anonymous_risks(settings: Settings) -> list[str]:
     return risks
 
 
+def expect_auth_mode(settings: Settings) -> None:
+    """Check that the operator says who may call, as replicas need. Raises: ConfigurationError."""
+    if settings.storage.on_postgresql and settings.auth.mode is None:
+        raise ConfigurationError(
+            "storage.url names a PostgreSQL database, and auth.mode is not set: replicas must agree on who may call. "
+            "Set auth.mode to keys and name an auth.keys_file, or set it to anonymous to let everybody in."
+        )
+
+
 def keys_of(settings: Settings) -> KeyRing | None:
     """Return the valid keys, or None if the service requires none.
 
     A service that has no key yet starts locked, so that callers reach it and are told what to do.
     Raises: ConfigurationError if a key cannot be read, if keys are required and none can ever be added, or if the store
-    is on a server and nobody has said who may call.
+    is on a server and `auth.mode` is not set.
     """
-    if settings.storage.on_postgresql and not settings.says_who_may_call:
-        raise ConfigurationError(
-            "storage.url names a PostgreSQL database, and the settings do not say who may call: set auth.mode to keys "
-            "and name an auth.keys_file, or set it to anonymous to let everybody in."
-        )
+    expect_auth_mode(settings)
     if not settings.asks_for_keys:
         for message in anonymous_risks(settings):
             log.warning("anonymous_access", host=settings.server.host, message=message)

@@ -1,6 +1,7 @@
 """Request bodies and queries. Unknown fields are refused by name, and no value is converted silently."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -20,6 +21,7 @@ from agent_runtime.api.problems import BadRequestError
 from agent_runtime.domain.contract import MOST_STEPS, Budget, Limits
 from agent_runtime.domain.errors import InvalidInputError, InvalidPlanError
 from agent_runtime.domain.events import Resolution
+from agent_runtime.domain.feed import NEWEST
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.rerun import RerunFrom
 from agent_runtime.domain.status import TaskStatus
@@ -56,8 +58,19 @@ FEED_CURSOR: dict[str, Any] = {"pattern": r"^[1-9][0-9]{0,17}\.(0|[1-9][0-9]{0,1
 FRAME_ID: dict[str, Any] = {"pattern": r"^[0-9]{1,15}(\.[012])?$"}
 
 
+MOST_THREAD_CHARACTERS = 200
+"""The longest name of a thread."""
+
+
 class _Input(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def _read(cls, value: object, *, strict: bool) -> Self:
+        try:
+            return cls.model_validate(value, strict=strict)
+        except ValidationError as error:
+            raise InvalidInputError(faults_of(error.errors(include_url=False, include_input=False))) from error
 
 
 class Body(_Input):
@@ -66,10 +79,16 @@ class Body(_Input):
     @classmethod
     def read(cls, value: JsonValue) -> Self:
         """Return the validated body. Raises: InvalidInputError with every fault."""
-        try:
-            return cls.model_validate(value, strict=True)
-        except ValidationError as error:
-            raise InvalidInputError(faults_of(error.errors(include_url=False, include_input=False))) from error
+        return cls._read(value, strict=True)
+
+
+class QueryParameters(_Input):
+    """The parameters in the query of a request."""
+
+    @classmethod
+    def read(cls, given: Mapping[str, str]) -> Self:
+        """Return the validated parameters. Raises: InvalidInputError with every fault."""
+        return cls._read(dict(given), strict=False)
 
 
 class PlanBody(Plan, Body):
@@ -98,6 +117,12 @@ class TaskRequest(Body):
     max_steps: int = Field(default=Limits().max_steps, ge=1, le=MOST_STEPS)
     metadata: dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Comment] = Field(
         default_factory=dict, max_length=64, description="Your own labels: at most 64, keys up to 64 characters."
+    )
+    thread: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MOST_THREAD_CHARACTERS,
+        description="The conversation of a front end that the task belongs to; null: none.",
     )
     budget: Budget = Budget()
 
@@ -155,6 +180,15 @@ class CallDecisionRequest(Body):
     comment: Comment | None = None
 
 
+class ApproveCallRequest(CallDecisionRequest):
+    """The approval of a call. With `edited_arguments` it is sent with those instead; that takes the scope `submit` too.
+
+    They are judged like any call: 422 names each argument that does not fit. No reference is resolved in them.
+    """
+
+    edited_arguments: dict[str, Any] | None = None
+
+
 class AnswerRequest(Body):
     """An answer to the question of a server. `content`, with `accept` only, fits the schema of the question."""
 
@@ -162,7 +196,7 @@ class AnswerRequest(Body):
     content: dict[str, Any] | None = None
 
 
-class DiffQuery(_Input):
+class DiffQuery(QueryParameters):
     """The two revisions of the plan to compare."""
 
     from_: _QueryNumber = Field(
@@ -171,7 +205,7 @@ class DiffQuery(_Input):
     to: _QueryNumber = Field(description="The number of the later one.", json_schema_extra=_REVISION)
 
 
-class ListQuery(_Input):
+class ListQuery(QueryParameters):
     """The part of the task list to return."""
 
     status: TaskStatus | None = Field(default=None, json_schema_extra=_never_null)
@@ -179,9 +213,22 @@ class ListQuery(_Input):
     cursor: str | SkipJsonSchema[None] = Field(
         default=None, max_length=500, description="`next_cursor` of the page before."
     )
+    thread: str | SkipJsonSchema[None] = Field(
+        default=None,
+        min_length=1,
+        max_length=MOST_THREAD_CHARACTERS,
+        description="Return only the tasks of this thread.",
+    )
+    q: str | SkipJsonSchema[None] = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="Return only the tasks with all of these words in their id, prompt, thread or metadata, whatever "
+        "their case.",
+    )
 
 
-class ToolsQuery(_Input):
+class ToolsQuery(QueryParameters):
     """The part of the catalogue to return."""
 
     limit: _QueryNumber = Field(default=500, ge=1, le=500)
@@ -198,7 +245,15 @@ class ToolsQuery(_Input):
         return query
 
 
-class StreamQuery(_Input):
+class RefreshQuery(QueryParameters):
+    """The servers to ask again."""
+
+    server: ShortText | SkipJsonSchema[None] = Field(
+        default=None, description="The id of the only server to ask; without it, all are asked."
+    )
+
+
+class StreamQuery(QueryParameters):
     """The frames to send. The edge has already checked the `ticket`, which replaces a key."""
 
     model_config = ConfigDict(extra="ignore")
@@ -216,19 +271,20 @@ class StreamQuery(_Input):
     )
 
 
-class FeedQuery(_Input):
+class FeedQuery(QueryParameters):
     """The position at which the feed of all tasks begins."""
 
     model_config = ConfigDict(extra="ignore")
 
     after: str | SkipJsonSchema[None] = Field(
         default=None,
-        description="The id of a frame to resume after; `Last-Event-ID` takes precedence.",
-        json_schema_extra=FEED_CURSOR,
+        description="The id of a frame to resume after, or `newest` for what comes from now on, which begins with a "
+        "checkpoint; `Last-Event-ID` takes precedence.",
+        json_schema_extra={"pattern": rf"{FEED_CURSOR['pattern']}|^{NEWEST}$"},
     )
 
 
-class EventsQuery(_Input):
+class EventsQuery(QueryParameters):
     """The part of the journal to return."""
 
     after: _QueryNumber = Field(default=0, ge=0, le=2**53 - 1, description="Only events after this sequence number.")

@@ -3,24 +3,24 @@
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Depends, Header, Request
 from pydantic.json_schema import SkipJsonSchema
 from starlette.responses import Response
 
 from agent_runtime.api.auth import caller_of
-from agent_runtime.api.faults import WHOLE
+from agent_runtime.api.bodies import FRAME_ID
 from agent_runtime.api.json_bodies import off_loop
 from agent_runtime.api.json_route import JudgedRequest
 from agent_runtime.api.problems import BadRequestError
+from agent_runtime.api.submissions import RepeatKey, digest_body
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.domain.task import Task
-from agent_runtime.domain.values import LARGE_BYTES, JsonValue, digest
+from agent_runtime.domain.values import LARGE_BYTES
 
 _TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 _ENTITY_TAG = re.compile(_TAG)
@@ -36,6 +36,16 @@ async def _runtime(request: Request) -> Runtime:
 async def _caller(request: Request) -> Caller:
     return caller_of(request.scope)
 
+
+LastEventId = Annotated[
+    str | SkipJsonSchema[None],
+    Header(
+        alias="Last-Event-ID",
+        description="The id of the last frame that the client has received.",
+        json_schema_extra=FRAME_ID,
+    ),
+]
+"""The header `Last-Event-ID` of a stream."""
 
 Service = Annotated[Runtime, Depends(_runtime)]
 """The running service."""
@@ -61,12 +71,35 @@ async def make_answer(request: Request, task: Task, make: Callable[[], Response]
     return await off_loop(request, task.journal_bytes, make)
 
 
+ENTITY_TAGS_PATTERN = rf"^(\*|{_ENTITY_TAGS.pattern})$"
+"""A regular expression for `If-Match` and `If-None-Match`."""
+
+EntityTags = frozenset[str] | Literal["*"] | None
+"""The strong entity tags of a header, without their quotes; None without the header."""
+
+
+def read_entity_tags(request: Request, header: str) -> EntityTags:
+    """Return the entity tags of `If-Match` or `If-None-Match` (RFC 9110, section 13.1).
+
+    Weak tags are left out, as they never match (section 8.8.3.2). Raises: BadRequestError if the header is malformed.
+    """
+    lines = request.headers.getlist(header)
+    text = ", ".join(lines).strip()
+    if not lines:
+        return None
+    if text == "*":
+        return "*"
+    if not _ENTITY_TAGS.fullmatch(text):
+        raise BadRequestError(f'{header} must be an ETag of this address, in its quotes: "...".')
+    return frozenset(tag for weak, tag in _ENTITY_TAG.findall(text) if not weak)
+
+
 _IfMatch = Annotated[
     str | SkipJsonSchema[None],
     Header(
         alias="If-Match",
         description="The digest of the plan that was edited, in quotes.",
-        json_schema_extra={"pattern": rf"^(\*|{_ENTITY_TAGS.pattern})$"},
+        json_schema_extra={"pattern": ENTITY_TAGS_PATTERN},
     ),
 ]
 _IdempotencyKey = Annotated[
@@ -80,31 +113,17 @@ _IdempotencyKey = Annotated[
 
 
 async def _if_match(request: Request, if_match: _IfMatch = None) -> frozenset[str] | None:
-    """Return the strong entity tags of the header `If-Match` (RFC 9110, section 13.1.1), without their quotes.
+    """Return the entity tags of the header `If-Match`; None without it, or if it is `*`, which names no tag.
 
-    None without the header, or if it is `*`, which names no tag. Weak tags are left out, as they never match (section
-    8.8.3.2). Raises: BadRequestError if the header is malformed.
+    Raises: BadRequestError if the header is malformed.
     """
     del if_match  # declared for the API description; the header may be sent in several lines
-    lines = request.headers.getlist("if-match")
-    text = ", ".join(lines).strip()
-    if not lines or text == "*":
-        return None
-    if not _ENTITY_TAGS.fullmatch(text):
-        raise BadRequestError('If-Match must be the ETag of the task, in its quotes: "sha256:...".')
-    return frozenset(tag for weak, tag in _ENTITY_TAG.findall(text) if not weak)
+    tags = read_entity_tags(request, "If-Match")
+    return None if tags == "*" else tags
 
 
 EditedDigests = Annotated[frozenset[str] | None, Depends(_if_match)]
 """The digests of the plan that was edited, from `If-Match`."""
-
-
-@dataclass(frozen=True, slots=True)
-class RepeatKey:
-    """Identifies a repeated request, which returns the same task: the key of the caller, and the digest of the body."""
-
-    key: str | None = None
-    digest: str | None = None
 
 
 async def _repeat_key(request: Request, idempotency_key: _IdempotencyKey = None) -> RepeatKey:
@@ -115,14 +134,7 @@ async def _repeat_key(request: Request, idempotency_key: _IdempotencyKey = None)
         raise InvalidInputError([Fault("Idempotency-Key", "It must be 1 to 255 visible ASCII characters, no spaces.")])
     assert isinstance(request, JudgedRequest)  # noqa: S101 - every `JsonRoute` passes one
     size = int(request.headers.get("content-length", LARGE_BYTES + 1))
-    return RepeatKey(idempotency_key, await off_loop(request, size, partial(_digest, request.value)))
+    return RepeatKey(idempotency_key, await off_loop(request, size, partial(digest_body, request.value)))
 
 
 RequestKey = Annotated[RepeatKey, Depends(_repeat_key)]
-
-
-def _digest(value: JsonValue) -> str:
-    try:
-        return digest(value)
-    except ValueError as error:
-        raise InvalidInputError([Fault(WHOLE, f"A value cannot be represented exactly: {error}.")]) from error

@@ -1,13 +1,14 @@
 """The edge: the checks that every request passes before a handler sees it (G13, G14), as one ASGI middleware.
 
-A WebSocket handshake passes the same checks as a request; any other kind of ASGI scope is refused. The edge also gives
-every request an id and every response its security headers, and it answers unexpected errors with 500.
+A WebSocket handshake passes the same checks as a request; any other kind of ASGI scope is refused. A browser tells no
+page why a handshake was refused, so a caller is refused with a close code instead. The edge also gives every request an
+id and every response its security headers, and it answers unexpected errors with 500.
 """
 
 import re
 import secrets
 from collections.abc import Iterable
-from http import HTTPStatus
+from contextlib import suppress
 
 import structlog
 from starlette.requests import ClientDisconnect
@@ -15,8 +16,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_runtime.api.auth import Authenticator
+from agent_runtime.api.closing import FAILED, close_code, close_reason
 from agent_runtime.api.problems import Refusal, missing_scope, problem
-from agent_runtime.api.scopes import RouteScopes
+from agent_runtime.api.scopes import RouteScopes, describe_missing
 from agent_runtime.config import LimitSettings, ServerSettings
 from agent_runtime.telemetry import log_debug
 
@@ -44,16 +46,15 @@ _DEFAULT_HEADERS = {
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
     "Access-Control-Allow-Headers": (
-        "Authorization, Content-Type, Idempotency-Key, If-Match, Last-Event-ID, X-Request-ID, Cache-Control"
+        "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, X-Request-ID, "
+        "Cache-Control, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name, "
+        "X-CopilotKit-Runtime-Client-GQL-Version, X-CopilotCloud-Public-API-Key"
     ),
     "Access-Control-Max-Age": "600",
 }
-_EXPOSED = (b"access-control-expose-headers", b"ETag, X-Request-ID, Retry-After, WWW-Authenticate")
+_EXPOSED = (b"access-control-expose-headers", b"ETag, X-Request-ID, Retry-After, WWW-Authenticate, Mcp-Session-Id")
 _VARY = (b"vary", b"Origin")
 
-
-_POLICY_VIOLATION, _INTERNAL_ERROR = 1008, 1011
-"""WebSocket close codes for refusals and for internal errors (RFC 6455, section 7.4.1)."""
 
 _SINGLE = frozenset(
     {b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"last-event-id", b"origin"}
@@ -106,6 +107,7 @@ class Edge:
             headers[name] = value
         request_id = _request_id(headers)
         method = scope.get("method", "GET")  # a WebSocket handshake is a GET
+        received = scope
         scope = {**scope, "request_id": request_id, "is_head": method == "HEAD", "caller": None}
         if scope["type"] == "http":
             scope["method"] = "GET" if method == "HEAD" else method
@@ -118,6 +120,13 @@ class Edge:
         if refusal is None and method == "OPTIONS" and self._is_preflight(headers):
             await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, answer.send)
             return
+        if b"ticket=" in received.get("query_string", b""):
+            received["query_string"] = _without_ticket(received["query_string"])  # servers log the URL
+        if refusal is None and scope["type"] == "websocket":
+            refusal = await self._refuse_caller(scope) or self._refuse_path(scope)
+            if refusal is not None:
+                await _accept_and_close(refusal, receive, answer)
+                return
         refusal = refusal or await self._refuse_caller(scope)
         if refusal is None and method in {"POST", "PUT", "PATCH"}:
             refusal = self._refuse_body(headers)
@@ -137,11 +146,15 @@ class Edge:
         if not caller.may(*needed):
             method, path = scope.get("method", "WEBSOCKET"), scope["path"]
             log.info("caller_refused", method=method[:20], path=path[:200], reason="scope_missing", actor=caller.name)
-            names = " or ".join(map(repr, needed))
-            detail = f"The caller {caller.name!r} does not have the scope {names}, which this call needs."
+            detail = describe_missing(caller, needed, "this call needs")
             return Refusal(403, "scope_missing", detail, missing_scope(needed[0]))
         scope["caller"] = caller
         return None
+
+    def _refuse_path(self, scope: Scope) -> Refusal | None:
+        if self._routes.takes_websocket(scope):
+            return None
+        return Refusal(404, "not_found", "No WebSocket is served at this path; that of a task is /v1/tasks/ID/stream.")
 
     def _cors(self, origin: bytes | None) -> list[tuple[bytes, bytes]]:
         """Return the headers that allow a page of an allowed origin to read the response."""
@@ -162,6 +175,9 @@ class Edge:
             log.debug("client_gone", path=scope["path"])
         except Exception:  # the edge owns the request: the caller gets an answer in any case (G13)
             log.exception("request_failed", method=scope.get("method", "WEBSOCKET"), path=scope["path"])
+            if scope["type"] == "websocket" and answer.started:
+                await answer.close(FAILED, f"The error is logged with the request id {scope['request_id']}.")
+                return
             if answer.started:
                 raise
             detail = f"The service failed unexpectedly. The error is logged with the request id {scope['request_id']}."
@@ -212,9 +228,16 @@ class _Answer:
         self._headers = [(b"x-request-id", request_id.encode()), *SECURITY_HEADERS, *cors]
         self.started = False
 
+    async def close(self, code: int, reason: str) -> None:
+        """Close a WebSocket, if the other side has not done so."""
+        with suppress(RuntimeError, OSError):
+            await self.send({"type": "websocket.close", "code": code, "reason": reason})
+
     async def send(self, message: Message) -> None:
         if message["type"] in {"websocket.accept", "websocket.close"}:
             self.started = True
+        if message["type"] == "websocket.accept":
+            message["headers"] = [*message.get("headers", ()), self._headers[0]]
         if message["type"] in {"http.response.start", "websocket.http.response.start"}:
             self.started = True
             given = message.get("headers", ())
@@ -231,14 +254,23 @@ async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, answer: _Ans
     await _respond(refusal, scope, receive, answer)
 
 
+async def _accept_and_close(refusal: Refusal, receive: Receive, answer: _Answer) -> None:
+    await receive()  # `websocket.connect`
+    await answer.send({"type": "websocket.accept"})
+    await answer.close(close_code(refusal.status), close_reason(refusal.code, refusal.detail))
+
+
 async def _respond(refusal: Refusal, scope: Scope, receive: Receive, answer: _Answer) -> None:
     """Send the refusal. Close a handshake if the server does not support a response to it (ASGI extension)."""
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
-        code = _INTERNAL_ERROR if refusal.status == HTTPStatus.INTERNAL_SERVER_ERROR else _POLICY_VIOLATION
-        await answer.send({"type": "websocket.close", "code": code, "reason": refusal.code or ""})
+        await answer.close(close_code(refusal.status), refusal.code or "")
         return
     refused = problem(scope, refusal.status, refusal.detail, code=refusal.code, headers=refusal.headers)
     await refused(scope, receive, answer.send)
+
+
+def _without_ticket(query: bytes) -> bytes:
+    return b"&".join(part for part in query.split(b"&") if not part.startswith(b"ticket="))
 
 
 def _refuse_repeated(name: bytes) -> Refusal:

@@ -17,6 +17,7 @@ from agent_runtime.api.views import answer
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.errors import StoreUnavailableError
 from agent_runtime.mcp_servers.sandbox import describe_level
+from agent_runtime.runners.claims import Claims
 
 STORE_CHECK_S = 1.0
 """The time limit of a write, in seconds, after which the service reports that it is not ready."""
@@ -55,14 +56,18 @@ async def status(runtime: Service, caller: CurrentCaller) -> Response:
 @router.get("/readyz", responses={200: {"model": Ready}, **refusals(503)})
 @requires()
 async def readyz(request: Request, runtime: Service) -> Response:
-    """Report readiness: a write succeeded within a second, and every unfinished task was resumed."""
+    """Report readiness: a write succeeded within a second, and every unfinished task was resumed. A replica must also
+    hear of the others, and have shown lately that it lives.
+    """
     checks = {
-        "store": await _store(runtime),
+        "store": await _check_store(runtime),
+        **await _check_replica(runtime),
         "recovery": "ok"
         if runtime.recovered.is_set()
         else "not all unfinished tasks of an earlier process were resumed",
     }
-    sandbox = await asyncio.to_thread(describe_level)
+    starts_servers = runtime.settings.role != "api"
+    sandbox = await asyncio.to_thread(describe_level) if starts_servers else "none: this replica starts no servers"
     failed = [f"{name}: {said}" for name, said in checks.items() if said != "ok"]
     if failed:
         detail = f"Not ready. {'; '.join(failed)}."
@@ -71,7 +76,7 @@ async def readyz(request: Request, runtime: Service) -> Response:
     return answer({"status": "ready", "checks": checks, "sandbox": sandbox})
 
 
-async def _store(runtime: Runtime) -> str:
+async def _check_store(runtime: Runtime) -> str:
     try:
         async with asyncio.timeout(STORE_CHECK_S):
             await runtime.store.check()
@@ -80,3 +85,22 @@ async def _store(runtime: Runtime) -> str:
     except TimeoutError:
         return f"a write took longer than {STORE_CHECK_S:g} s"
     return "ok"
+
+
+async def _check_replica(runtime: Runtime) -> dict[str, str]:
+    """Check the connections through which a replica hears of the others, and takes tasks; nothing if it is alone."""
+    checks: dict[str, str] = {}
+    sharing = runtime.store.sharing
+    if sharing is not None:
+        checks["listener"] = "ok" if sharing.hears else "the connection that hears of other replicas is lost"
+    if runtime.claims is not None:
+        checks["queue"] = "ok" if await _has_claims(runtime.claims) else "the queue of tasks cannot be reached"
+    return checks
+
+
+async def _has_claims(claims: Claims) -> bool:
+    try:
+        async with asyncio.timeout(STORE_CHECK_S):
+            return await claims.confirm()
+    except TimeoutError:
+        return False

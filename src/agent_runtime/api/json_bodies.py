@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pydantic_core import from_json
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from agent_runtime.api.edge import too_large
 from agent_runtime.api.faults import WHOLE
@@ -48,10 +48,10 @@ async def judge_body(request: Request, judge: Callable[[JsonValue], Made]) -> Ma
     limits: LimitSettings = request.app.state.runtime.settings.limits
     data = await _read(request, limits.body_bytes)
     _check_complete(request, len(data))
-    return await off_loop(request, len(data), lambda: judge(_parse(data, limits.json_depth)))
+    return await off_loop(request, len(data), lambda: judge(parse_json(data, limits.json_depth)))
 
 
-async def off_loop(request: Request, size: int, make: Callable[[], Made]) -> Made:
+async def off_loop(request: HTTPConnection, size: int, make: Callable[[], Made]) -> Made:
     """Return the result of `make`. For a large `size` in bytes it runs in a thread, for one request at a time."""
     if size <= LARGE_BYTES:
         return make()
@@ -60,7 +60,8 @@ async def off_loop(request: Request, size: int, make: Callable[[], Made]) -> Mad
         return await asyncio.to_thread(make)
 
 
-def _parse(data: bytes, depth: int) -> JsonValue:
+def parse_json(data: bytes, depth: int, what: str = "body") -> JsonValue:
+    """Parse a body or a message; no bytes are an empty object. Raises: BadRequestError, InvalidInputError."""
     if not data:
         return {}
     try:
@@ -69,9 +70,9 @@ def _parse(data: bytes, depth: int) -> JsonValue:
         why = str(error)
         if "hex escape" in why and _SURROGATE.search(data):
             why = f"{why}: {_BOTH_HALVES}"
-        raise BadRequestError(f"The body is not JSON: {why}.") from error
+        raise BadRequestError(f"The {what} is not JSON: {why}.") from error
     if is_deeper_than(value, depth):
-        raise BadRequestError(f"The body is nested more than {depth} deep (limits.json_depth).")
+        raise BadRequestError(f"The {what} is nested more than {depth} deep (limits.json_depth).")
     if len(data) > 2 * _MOST_PARTS and has_more_parts(value, _MOST_PARTS, _FREE_FIELDS):
         raise InvalidInputError([Fault(WHOLE, _TOO_MANY_PARTS)])
     # The fast parser does not report repeated keys. The body is valid and not too deep for the slow one by now.
@@ -85,9 +86,7 @@ def _check_keys(pairs: Sequence[tuple[str, None]]) -> None:
     seen = set[str]()
     for name, _ in pairs:
         if name in seen:
-            raise BadRequestError(
-                f"The body has the field {cut(name, 80)!r} more than once in one object: send it once."
-            )
+            raise BadRequestError(f"The field {cut(name, 80)!r} is there more than once in one object: send it once.")
         seen.add(name)
 
 

@@ -1,6 +1,7 @@
 """Authentication by API key (`Authorization: Bearer`), and by stream ticket for browsers (G14)."""
 
 import re
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 import structlog
@@ -16,7 +17,7 @@ log = structlog.get_logger()
 MOST_TOKEN_BYTES = 8192
 """The length limit of a bearer token."""
 
-_STREAM = re.compile(r"/v1/tasks/(?P<task_id>[A-Za-z0-9_-]{1,100})/stream")
+_STREAM = re.compile(r"(?:/v1|/api)?/tasks/(?P<task_id>[A-Za-z0-9_-]{1,100})/stream")
 _BEARER = re.compile(rb"bearer +([\x21-\x7e]+)", re.IGNORECASE)
 _HOW = "send a key of this service as `Authorization: Bearer ar_...`"
 
@@ -39,7 +40,10 @@ class KeyAuthenticator:
             log.info("caller_refused", method=method[:20], path=scope["path"][:200], reason=refusal.code)
             return refusal
         scope["api_key"] = key
-        return key.caller(via)
+        caller = key.caller(via)
+        if via == "ticket":  # it was in a URL, and only reads
+            return replace(caller, scopes=frozenset({"read"}) if caller.may("read") else frozenset())
+        return caller
 
     def issue_ticket(self, scope: Scope, task_id: str) -> tuple[str, int]:
         """See `Authenticator.issue_ticket`."""
@@ -65,7 +69,7 @@ class KeyAuthenticator:
         return key or _make_refusal("key_invalid", f"The key is invalid or revoked: {_HOW}.")
 
     def _ticket_holder(self, scope: Scope) -> ApiKey | Refusal | None:
-        stream = _STREAM.fullmatch(scope["path"]) if scope.get("method") == "GET" else None
+        stream = _STREAM.fullmatch(scope["path"]) if scope.get("method", "GET") == "GET" else None
         if stream is None or b"ticket=" not in scope["query_string"]:
             return None
         try:

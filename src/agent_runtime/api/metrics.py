@@ -1,7 +1,8 @@
 """`GET /metrics` for Prometheus. Most values are read from the running service when they are requested."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import structlog
 from fastapi import APIRouter, Request
@@ -15,9 +16,12 @@ from agent_runtime.api.deps import Service
 from agent_runtime.api.scopes import requires
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.errors import StoreUnavailableError
+from agent_runtime.domain.sharing import FleetFigures
 from agent_runtime.domain.status import TaskStatus
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 STORE_READ_S = 1.0
 """Time limit for counting the tasks in the store. If it expires, all other metrics are still returned."""
@@ -38,7 +42,10 @@ async def metrics(request: Request, runtime: Service) -> Response:
 
 async def exposition(runtime: Runtime, streams: int) -> bytes:
     """Return all metrics as text: the current state, and the counters since the start."""
-    look = _Look([*_gauges(runtime, await _count_tasks(runtime), streams)], runtime.metrics.registry)
+    counts = await _read_store(runtime.store.count(), "tasks_not_counted")
+    fleet = await _read_store(runtime.store.measure_fleet(), "fleet_not_measured")
+    gauges = [*_gauges(runtime, counts, streams), *(_fleet_gauges(fleet) if fleet else ())]
+    look = _Look(gauges, runtime.metrics.registry)
     # In a thread: with many tools, formatting takes tens of milliseconds.
     return await asyncio.to_thread(generate_latest, look)
 
@@ -56,13 +63,24 @@ class _Look:
         yield from _PROCESS.collect()
 
 
-async def _count_tasks(runtime: Runtime) -> Mapping[TaskStatus, int] | None:
+async def _read_store(reading: Awaitable[T], failure: str) -> T | None:
+    """Return what the store answers; None, with a line of this name in the log, where that takes too long."""
     try:
         async with asyncio.timeout(STORE_READ_S):
-            return await runtime.store.count()
+            return await reading
     except (StoreUnavailableError, TimeoutError) as error:
-        log.warning("tasks_not_counted", reason=str(error) or f"it took longer than {STORE_READ_S:g} s")
+        log.warning(failure, reason=str(error) or f"it took longer than {STORE_READ_S:g} s")
         return None
+
+
+def _fleet_gauges(fleet: FleetFigures) -> Iterator[Metric]:
+    jobs = [(("waiting",), fleet.waiting), (("running",), fleet.running), (("later",), fleet.later)]
+    told = "Jobs in the queue of all replicas: waiting for a worker, running, or waiting for the end of an outage."
+    yield _gauge("fleet_jobs", told, ("state",), jobs)
+    told = "Seconds for which the oldest waiting job has waited for a worker."
+    yield _gauge("fleet_queue_age_seconds", told, (), [((), fleet.oldest_s)])
+    yield _gauge("fleet_workers", "Living replicas that run tasks.", (), [((), fleet.workers)])
+    yield _gauge("fleet_replicas", "Replicas that have the store open.", (), [((), fleet.replicas)])
 
 
 def _gauges(runtime: Runtime, counts: Mapping[TaskStatus, int] | None, streams: int) -> Iterator[Metric]:
@@ -77,6 +95,12 @@ def _gauges(runtime: Runtime, counts: Mapping[TaskStatus, int] | None, streams: 
         ("state",),
         queue,
     )
+    sharing = runtime.store.sharing
+    if sharing is not None:
+        told = "1 if this replica writes the chain of commits; one of all does."
+        yield _gauge("chain_writer", told, (), [((), int(sharing.writes_chain))])
+        told = "Seconds since this replica last heard, or looked, what other replicas have committed."
+        yield _gauge("listener_age_seconds", told, (), [((), sharing.listener_age_s)])
     enabled = [status for status in runtime.registry.statuses() if status.enabled]
     open_now = runtime.servers.connections
     processes = [((server.id,), open_now[server.id]) for server in enabled if server.type == "local_stdio"]
@@ -101,7 +125,7 @@ def _gauges(runtime: Runtime, counts: Mapping[TaskStatus, int] | None, streams: 
     yield _gauge("stream_clients_limit", "The limit of open streams.", (), [((), limit)])
 
 
-def _gauge(name: str, told: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], int]]) -> Metric:
+def _gauge(name: str, told: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
     family = GaugeMetricFamily(f"agent_runtime_{name}", told, labels=labels)
     for labelled, value in values:
         family.add_metric(labelled, value)

@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic_core import to_json
 from starlette.responses import Response
 
+from agent_runtime.api.late_doors import flatten
 from agent_runtime.api.problems import Problem
 from agent_runtime.api.scopes import RouteScopes, requires
 
@@ -55,7 +56,7 @@ def install(app: FastAPI, routes: RouteScopes, *, with_keys: bool) -> None:
 def _describe(app: FastAPI, routes: RouteScopes | None) -> dict[str, Any]:
     servers = [{"url": app.root_path}] if app.root_path else None
     schema = get_openapi(
-        title=app.title, version=app.version, description=app.description, routes=app.routes, servers=servers
+        title=app.title, version=app.version, description=app.description, routes=flatten(app.routes), servers=servers
     )
     components = schema["components"]["schemas"]
     for path, operations in schema["paths"].items():

@@ -3,6 +3,7 @@
 See docs/reference/rest.md.
 """
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 
@@ -13,15 +14,16 @@ from agent_runtime.api.bodies import DiffQuery, PlanBody, ReviseRequest
 from agent_runtime.api.deps import CurrentCaller, EditedDigests, Service, make_answer, whole_journals
 from agent_runtime.api.json_route import JsonRoute
 from agent_runtime.api.openapi import refusals
+from agent_runtime.api.plan_views import diff_view, revision_view
 from agent_runtime.api.scopes import requires
-from agent_runtime.api.shapes import DiffView, PlanPreview, RevisionsView, RevisionView, TaskCreated, TaskView
+from agent_runtime.api.shapes import DiffView, PlanPreview, RevisionsView, TaskCreated, TaskView
 from agent_runtime.api.task_ids import TaskId
-from agent_runtime.api.views import answer, plan_preview, task_answer, time_of
+from agent_runtime.api.views import answer, plan_preview, task_answer
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Edit, Revise
 from agent_runtime.domain.caller import Caller
-from agent_runtime.domain.errors import DecisionRefusedError, Fault, InvalidInputError
-from agent_runtime.domain.revisions import Revision, diff_revisions, format_diff
+from agent_runtime.domain.errors import DecisionRefusedError
+from agent_runtime.domain.revisions import Revision
 
 plans = APIRouter(prefix="/v1/tasks", tags=["Plans"], route_class=JsonRoute, strict_content_type=False)
 
@@ -75,7 +77,7 @@ async def list_revisions(request: Request, task_id: TaskId, runtime: Service, ca
     """List all revisions of the plan in order, each with its author and the feedback that it answers."""
     task = await runtime.tasks.get(task_id, caller)
     found = await _all_revisions(request, task_id, runtime, caller)
-    return await make_answer(request, task, lambda: answer({"revisions": [_revision(one) for one in found]}))
+    return await make_answer(request, task, lambda: answer({"revisions": [revision_view(one) for one in found]}))
 
 
 @plans.get("/{task_id}/plan/diff", responses={200: {"model": DiffView}, **refusals(404, 422)})
@@ -86,16 +88,7 @@ async def compare_revisions(
     """Compare two revisions of the plan."""
     task = await runtime.tasks.get(task_id, caller)
     found = await _all_revisions(request, task_id, runtime, caller)
-    asked = {"from": query.from_, "to": query.to}
-    there_are = f"there are 1 to {len(found)}" if found else "there is no plan yet"
-    faults = [
-        Fault(name, f"There is no revision {number} of this plan; {there_are}.")
-        for name, number in asked.items()
-        if not 1 <= number <= len(found)
-    ]
-    if faults:
-        raise InvalidInputError(faults)
-    return await make_answer(request, task, lambda: answer(_diff(found[query.from_ - 1], found[query.to - 1])))
+    return await make_answer(request, task, lambda: answer(diff_view(found, query)))
 
 
 @plans.post(
@@ -104,40 +97,18 @@ async def compare_revisions(
 )
 @requires("read")
 async def preview_plan(request: Request, task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
-    """Preview the effect of each step of the current plan, according to its contract. Nothing runs or changes."""
+    """Preview the effect of each step of the current plan, according to its contract. Nothing runs or changes.
+
+    While the plan awaits approval, the sentences tell what its paths on built-in file servers name at the moment.
+    """
     task = await runtime.tasks.get(task_id, caller)
     if task.contract is None:
         raise DecisionRefusedError(f"Task {task_id} is {task.status} and has no plan to preview.", task.status)
-    return await make_answer(request, task, lambda: answer(plan_preview(task)))
+    at = datetime.now(UTC)
+    files = await runtime.files.look(task) if runtime.files else {}
+    return await make_answer(request, task, lambda: answer(plan_preview(task, files, at)))
 
 
 async def _all_revisions(request: Request, task_id: str, runtime: Runtime, caller: Caller) -> list[Revision]:
     async with whole_journals(request):
         return await runtime.tasks.read_revisions(task_id, caller)
-
-
-def _revision(revision: Revision) -> RevisionView:
-    return {
-        "revision": revision.number,
-        "digest": revision.digest,
-        "at": time_of(revision.at),
-        "by": revision.by,
-        "feedback": revision.feedback,
-        "plan_object": revision.contract.as_digested(),
-    }
-
-
-def _diff(before: Revision, after: Revision) -> DiffView:
-    return {
-        "from": before.number,
-        "to": after.number,
-        "text": format_diff(before, after),
-        "changes": [
-            {
-                "step_id": change.step_id,
-                "change": change.kind,
-                "fields": {name: {"from": field.before, "to": field.after} for name, field in change.fields.items()},
-            }
-            for change in diff_revisions(before, after)
-        ],
-    }

@@ -1,6 +1,5 @@
 """Errors as the caller sees them: `application/problem+json` (RFC 9457), one table from error to status."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -8,15 +7,11 @@ from typing import Any, NotRequired
 from urllib.parse import quote
 
 import structlog
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match
 from typing_extensions import TypedDict
 
-from agent_runtime.api.faults import MOST_FAULTS, faults_of
+from agent_runtime.api.faults import MOST_FAULTS
 from agent_runtime.domain import errors as err
 from agent_runtime.domain.errors import AgentRuntimeError, Fault
 from agent_runtime.text.escaping import cut
@@ -52,6 +47,9 @@ STATUS_OF: Mapping[type[AgentRuntimeError], int] = {
     err.InvalidInputError: 422,
     err.ScopeMissingError: 403,
     err.TaskNotFoundError: 404,
+    err.StateNotFoundError: 404,
+    err.StateChangedError: 412,
+    err.StateTooLargeError: 413,
     err.CallNotFoundError: 404,
     err.QuestionNotFoundError: 404,
     err.DecisionRefusedError: 409,
@@ -120,11 +118,22 @@ def problem(
     return Response(to_json(body), status, headers, media_type="application/problem+json")
 
 
-def problem_of(scope: Mapping[str, Any], error: AgentRuntimeError) -> Response:
-    """Return the response to one of our errors. Raises: the error itself if the caller did not cause it."""
-    status = next((STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF), None)
+def status_of(error: AgentRuntimeError) -> int:
+    """Return the HTTP status of one of our errors. Raises: the error itself if the caller did not cause it."""
+    status = find_status(error)
     if status is None:
         raise error
+    return status
+
+
+def find_status(error: AgentRuntimeError) -> int | None:
+    """Return the HTTP status of one of our errors; None if the caller did not cause it."""
+    return next((STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF), None)
+
+
+def problem_of(scope: Mapping[str, Any], error: AgentRuntimeError) -> Response:
+    """Return the response to one of our errors. Raises: the error itself if the caller did not cause it."""
+    status = status_of(error)
     more: dict[str, Any] = {}
     if isinstance(error, err.InvalidInputError | err.RegistryFaultyError):
         more["errors"] = [field_error(fault) for fault in error.faults[:MOST_FAULTS]]
@@ -147,47 +156,3 @@ def field_error(fault: Fault) -> FieldError:
 
 
 _WHERE_TASKS_ARE = "GET /v1/tasks (or `agent-runtime tasks`) lists the existing tasks."
-_NO_SUCH_PAGE = "There is nothing at this path; /docs lists all paths."
-_METHOD = re.compile(r"[A-Z]{1,20}")
-_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
-
-
-def install(app: FastAPI) -> None:
-    """Answer every known error of the app as a problem. Unexpected errors are left to the edge."""
-
-    async def on_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, AgentRuntimeError)  # noqa: S101 - registered for it
-        return problem_of(request.scope, error)
-
-    async def on_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
-        detail = error.detail
-        if error.status_code == HTTPStatus.NOT_FOUND:
-            detail = _NO_SUCH_PAGE
-        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            method = request.method if _METHOD.fullmatch(request.method) else "That method"
-            detail = f"{method} is not allowed here; the header Allow lists the allowed methods."
-            return problem(request.scope, error.status_code, detail, headers={"Allow": _allowed_methods(request)})
-        return problem(request.scope, error.status_code, detail, headers=error.headers)
-
-    async def on_invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
-        # FastAPI puts the source of the value first: `query` or `path`.
-        faults = faults_of([{**item, "loc": item["loc"][1:]} for item in error.errors()])
-        return problem_of(request.scope, err.InvalidInputError(faults))
-
-    app.add_exception_handler(AgentRuntimeError, on_error)
-    app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(RequestValidationError, on_invalid)
-
-
-def _allowed_methods(request: Request) -> str:
-    """Return the methods of all routes of this path; the framework names only those of the first route."""
-    routes = request.app.router.routes
-    found = {name for name in _METHODS for route in routes if _is_for(route, {**request.scope, "method": name})}
-    return ", ".join(sorted(found | {"HEAD"} if "GET" in found else found))
-
-
-def _is_for(route: BaseRoute, scope: Mapping[str, Any]) -> bool:
-    match, _ = route.matches({**scope})
-    return match is Match.FULL

@@ -1,8 +1,9 @@
-"""The HTTP protocol of uvicorn, with deadlines and size limits (G11), and without protocol upgrades (G13).
+"""The HTTP protocol of uvicorn, with deadlines and size limits (G11), and without upgrades that drop a body (G13).
 
 uvicorn waits without limit for the rest of a request; this protocol answers 408. A request that arrives in one piece,
 the usual case, needs no timer. The parser of uvicorn treats all bytes after a head with `Upgrade` as another protocol
-and drops the body. This protocol ignores `Upgrade` (RFC 9110, section 7.8) and trailers (section 6.5.1).
+and drops the body. This protocol upgrades only the handshake of a WebSocket, which has no body. It ignores any other
+`Upgrade` (RFC 9110, section 7.8), and trailers (section 6.5.1).
 """
 
 import asyncio
@@ -73,6 +74,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     _watched: tuple[int, _Phase] | None = None
     _timer: asyncio.TimerHandle | None = None
     _earlier: tuple[RequestResponseCycle, ...] = ()
+    _upgraded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -104,6 +106,8 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._refuse(*(reason.args if isinstance(reason, _RefusedError) else _UNREADABLE))
         except _RefusedError as error:
             self._refuse(*error.args)
+        if self._upgraded:
+            return
         self._head_bytes = max(0, self._head_bytes)
         self._watch()
 
@@ -111,8 +115,10 @@ class _BoundedProtocol(HttpToolsProtocol):
         end_of_head = self._feed(data)
         rest = memoryview(data)
         while end_of_head is not None:
-            # A WebSocket door would branch off here: a GET without a body, on a route that accepts a handshake.
             rest = rest[end_of_head:]
+            if self._is_handshake():
+                self._upgrade(bytes(rest))
+                return
             self._begin_again()
             end_of_head = self._feed(rest)
 
@@ -123,6 +129,29 @@ class _BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             return int(upgrade.args[0])
         return None
+
+    def _is_handshake(self) -> bool:
+        """Return whether the current head is the handshake of a WebSocket, and nothing else is being answered."""
+        names = {name for name, _ in self.headers}
+        has_body = not names.isdisjoint((b"content-length", b"transfer-encoding"))
+        plain_get = self.parser.get_method() == b"GET" and self.parser.get_http_version() == "1.1" and not has_body
+        return plain_get and self._get_upgrade() == b"websocket" and not self._answering and not self.pipeline
+
+    def _upgrade(self, rest: bytes) -> None:
+        """Hand the connection over to the WebSocket protocol. Raises: _RefusedError."""
+        self._check_head(sum(len(name) + len(value) for name, value in self.headers) + len(self.url))
+        url = httptools.parse_url(self.url)
+        if rest or url.path is None:  # a client waits for the answer before it sends more (RFC 6455, section 4.1)
+            raise _RefusedError(*_UNREADABLE)
+        from agent_runtime.api.websocket_protocol import BoundedWebSocket  # noqa: PLC0415 - many services never need it
+
+        self._disarm()
+        self.connections.discard(self)
+        self.open.work(self.transport)
+        self._upgraded = True
+        target = url.path + (b"?" + url.query if url.query else b"")
+        protocol = BoundedWebSocket(self.config, self.server_state, self.app_state, self.limits, self.open)
+        protocol.take_over(self.transport, target.decode("ascii"), self.headers)
 
     def _begin_again(self) -> None:
         """Parse the current head again with a new parser, without its `Upgrade` header."""

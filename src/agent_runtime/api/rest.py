@@ -8,20 +8,20 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request
-from pydantic.json_schema import SkipJsonSchema
+from fastapi import APIRouter, Depends, Query, Request, WebSocket
 from starlette.responses import Response
 
-from agent_runtime.api import stream
+from agent_runtime.api import stream, websocket
 from agent_runtime.api.auth import Authenticator
 from agent_runtime.api.bodies import (
-    FRAME_ID,
     AnswerRequest,
+    ApproveCallRequest,
     ApproveRequest,
     CallDecisionRequest,
     CancelRequest,
     EventsQuery,
     ListQuery,
+    RefreshQuery,
     RejectRequest,
     RerunRequest,
     ResolveRequest,
@@ -30,47 +30,34 @@ from agent_runtime.api.bodies import (
     ToolsQuery,
 )
 from agent_runtime.api.catalogue import tools_page
-from agent_runtime.api.deps import CurrentCaller, RequestKey, Service, make_answer
+from agent_runtime.api.deps import CurrentCaller, LastEventId, RequestKey, Service, make_answer
+from agent_runtime.api.event_pages import read_event_page
 from agent_runtime.api.json_route import JsonRoute
 from agent_runtime.api.openapi import refusals
 from agent_runtime.api.scopes import requires
+from agent_runtime.api.searching import read_page
 from agent_runtime.api.service_shapes import ModelsStatusView, RegistryChangesView, ServerStatusView, ToolsView
-from agent_runtime.api.service_views import changes_view, models_view, status_view
+from agent_runtime.api.service_views import changes_view, models_view, status_views
 from agent_runtime.api.shapes import Approved, EventsView, PageView, StreamTicket, TaskCreated, TaskView
+from agent_runtime.api.submissions import make_submission
 from agent_runtime.api.task_ids import TaskId
 from agent_runtime.api.views import (
     answer,
     created_view,
     page_view,
-    record_json,
     root_path_of,
     task_answer,
     time_of,
 )
 from agent_runtime.domain.approval import Answer, Approve, ApproveCall, Cancel, Decision, DenyCall, Reject, Resolve
-from agent_runtime.domain.contract import Limits
-from agent_runtime.domain.events import EventRecord
-from agent_runtime.domain.summaries import PAGE_BYTES
 from agent_runtime.domain.task import Task
-from agent_runtime.services.task_manager import RerunSubmission, Submission
+from agent_runtime.services.task_manager import RerunSubmission
 
 tasks = APIRouter(prefix="/v1/tasks", tags=["Tasks"], route_class=JsonRoute, strict_content_type=False)
 tools = APIRouter(prefix="/v1/tools", tags=["Tools"])
 models = APIRouter(prefix="/v1/models", tags=["Models"])
 
-LastEventId = Annotated[
-    str | SkipJsonSchema[None],
-    Header(
-        alias="Last-Event-ID",
-        description="The id of the last frame that the client has received.",
-        json_schema_extra=FRAME_ID,
-    ),
-]
-
 _FAULTY_REGISTRY = {**refusals(409)[409], "description": "The tool registry has faults; `errors` names every one"}
-
-_EVENTS_AT_ONCE = 64
-"""The number of events to read from the store at once; a single event may be as long as a page."""
 
 
 async def _decider(
@@ -108,25 +95,18 @@ async def submit_task(
 
     Requests with the same `Idempotency-Key` and body return the same task.
     """
-    submission = Submission(
-        prompt=body.prompt,
-        plan=body.plan,
-        approval=body.approval,
-        tools=None if body.tools is None else tuple(body.tools),
-        limits=Limits(budget=body.budget, max_steps=body.max_steps),
-        metadata=body.metadata,
-        request_key=key.key,
-        request_digest=key.digest,
-    )
-    task = await runtime.tasks.submit(submission, caller)
+    task = await runtime.tasks.submit(make_submission(body, key), caller)
     return answer(created_view(task, root_path_of(request)), 202)
 
 
 @tasks.get("", responses={200: {"model": PageView}, **refusals(422)})
 @requires("read")
 async def list_tasks(query: Annotated[ListQuery, Query()], runtime: Service, caller: CurrentCaller) -> Response:
-    """List the tasks, newest first, in pages."""
-    return answer(page_view(await runtime.tasks.page(caller, query.status, query.limit, query.cursor)))
+    """List the tasks, newest first, in pages; with `q`, those that have all of its words.
+
+    A search looks at 10,000 tasks for one page, which may therefore be short or empty and yet have a `next_cursor`.
+    """
+    return answer(page_view(await read_page(runtime.tasks, caller, query)))
 
 
 @tasks.get("/{task_id}", responses={200: {"model": TaskView}, **refusals(404)})
@@ -223,8 +203,10 @@ async def resolve_step(task_id: TaskId, decide: Decide, body: ResolveRequest) ->
     responses=DECISION,
 )
 @requires("approve")
-async def approve_call(task_id: TaskId, call_id: str, decide: Decide, body: CallDecisionRequest) -> Response:
-    """Approve a call that `attention` shows. The body names its arguments by their digest; no others are sent."""
+async def approve_call(task_id: TaskId, call_id: str, decide: Decide, body: ApproveCallRequest) -> Response:
+    """Approve a call that `attention` shows. The body names its arguments by their digest, and may have it sent with
+    others instead.
+    """
     return await decide(task_id, ApproveCall(call_id=call_id, **dict(body)))
 
 
@@ -301,13 +283,14 @@ async def stream_task(
     last_event_id: LastEventId = None,
 ) -> Response:
     """Stream the events of the task as Server-Sent Events, from its start or after a given frame."""
-    task = await runtime.tasks.get(task_id, caller)
-    wanted = stream.read_request(task, last_event_id, query.after, query.view)
-    if wanted is None:
-        return Response(status_code=204)
-    bodies = stream.task_bodies(runtime.tasks, caller, runtime.settings.limits, wanted)
-    asides = None if task.terminal else stream.progress_bodies(runtime.progress, task_id, wanted.view)
-    return stream.StreamResponse(request.app.state.streams, bodies, asides)
+    return await stream.answer_stream(request.app.state.streams, runtime, caller, task_id, last_event_id, query)
+
+
+@tasks.websocket("/{task_id}/stream")
+@requires("read")
+async def follow_task(socket: WebSocket, task_id: str) -> None:
+    """Serve the stream on a WebSocket, and take decisions on it; see docs/reference/stream.md."""
+    await websocket.follow_task(socket, task_id)
 
 
 @tasks.get("/{task_id}/events", responses={200: {"model": EventsView}, **refusals(404, 422)})
@@ -320,27 +303,7 @@ async def list_events(
     A page ends after `limit` events, or with the event that makes it longer than 1 MiB.
     """
     read = partial(runtime.tasks.records, task_id, caller)
-    events, next_after = await _events_page(read, query.after, query.limit)
-    text = f'{{"events":[{",".join(events)}],"next_after":{"null" if next_after is None else next_after}}}'
-    return Response(text.encode(), media_type="application/json")
-
-
-async def _events_page(
-    read: Callable[[int, int], Awaitable[list[EventRecord]]], after: int, limit: int
-) -> tuple[list[str], int | None]:
-    """Return a page of events as JSON, and the number of the event to read after next; None at the end."""
-    events: list[str] = []
-    size = 0
-    while True:
-        records = await read(after, _EVENTS_AT_ONCE)
-        for record in records:
-            if len(events) == limit or size >= PAGE_BYTES:
-                return events, after
-            events.append(record_json(record, with_epoch=True))
-            size += len(events[-1])
-            after = record.seq
-        if len(records) < _EVENTS_AT_ONCE:
-            return events, None
+    return Response(await read_event_page(read, query.after, query.limit), media_type="application/json")
 
 
 @tools.get("", responses={200: {"model": ToolsView}, **refusals(422)})
@@ -354,17 +317,14 @@ async def list_tools(query: Annotated[ToolsQuery, Query()], runtime: Service) ->
     return Response(page, media_type="application/json")
 
 
-def _list_statuses(runtime: Service) -> list[ServerStatusView]:
-    circuits, spares = runtime.servers.circuits, runtime.servers.spares
-    return [status_view(one, circuits.get(one.id, "closed"), spares[one.id]) for one in runtime.registry.statuses()]
-
-
-@tools.post("/refresh", responses={200: {"model": list[ServerStatusView]}})
+@tools.post("/refresh", responses={200: {"model": list[ServerStatusView]}, **refusals(422)})
 @requires("submit")  # it starts servers, as tasks do
-async def refresh_tools(runtime: Service) -> Response:
-    """Query the tools of every server again, for up to `limits.server_start_s`, and return the state of the servers."""
-    await runtime.registry.refresh(runtime.settings.limits.server_start_s)
-    return answer(_list_statuses(runtime))
+async def refresh_tools(query: Annotated[RefreshQuery, Query()], runtime: Service) -> Response:
+    """Query the tools of every server again, or of one, for up to `limits.server_start_s`, and return the state of all
+    servers.
+    """
+    await runtime.registry.refresh(runtime.settings.limits.server_start_s, query.server)
+    return answer(status_views(runtime.registry, runtime.servers))
 
 
 @tools.post("/reload", responses={200: {"model": RegistryChangesView}, 409: _FAULTY_REGISTRY})
@@ -378,11 +338,11 @@ async def reload_tools(runtime: Service) -> Response:
 @requires("read")
 async def list_servers(runtime: Service) -> Response:
     """List the servers of the tool registry with their state."""
-    return answer(_list_statuses(runtime))
+    return answer(status_views(runtime.registry, runtime.servers))
 
 
 @models.get("/status", responses={200: {"model": ModelsStatusView}})
 @requires("read")
 async def show_models(runtime: Service) -> Response:
     """Return the planner, and the known state of the language model, without a request to it."""
-    return answer(models_view(runtime.planner, runtime.model))
+    return answer(models_view(runtime.planner, runtime.revision_help, runtime.model))

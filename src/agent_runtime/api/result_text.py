@@ -1,11 +1,13 @@
 """One text that describes a task now."""
 
+import json
 from collections.abc import Sequence
 
 from agent_runtime.api.shapes import AnyAttentionView
+from agent_runtime.domain.events import PlanRevisionFailed
 from agent_runtime.domain.outages import describe_wait
 from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.task import StepStatus, Task
+from agent_runtime.domain.task import RevisionFailure, StepStatus, Task
 from agent_runtime.text.escaping import one_line
 
 RESOLUTIONS = ("done", "retry", "skip", "fail")
@@ -18,7 +20,8 @@ def make_result_text(task: Task, attention: Sequence[AnyAttentionView]) -> str |
     """Return one text that describes the task now, for clients that show a single text.
 
     The result of a completed task, the error of a failed task, the running steps, the servers or models that a task
-    waits for, or the open questions with the calls that answer them. None in any other case.
+    waits for, the open questions with the calls that answer them, or why no other plan could be made. None in any
+    other case.
     """
     if task.waiting is not None:
         return "\n".join(filter(None, [one_line(describe_wait(task.waiting), _LONGEST_REASON), _list_running(task)]))
@@ -26,7 +29,20 @@ def make_result_text(task: Task, attention: Sequence[AnyAttentionView]) -> str |
         return _list_running(task)
     if task.status is TaskStatus.NEEDS_ATTENTION:
         return "\n".join(_ask(task, view) for view in attention) or None
+    if task.revision_failure is not None:
+        return describe_failed_revision(task.revision_failure)
     return task.result if task.error is None else task.error.message
+
+
+def describe_failed_revision(failure: RevisionFailure) -> str:
+    """Say that the plan is the one before the feedback, and why."""
+    why = one_line(failure.message, _LONGEST_REASON)
+    return f"No other plan could be made from {json.dumps(one_line(failure.feedback, 200), ensure_ascii=False)}: {why}"
+
+
+def describe_kept_plan(event: PlanRevisionFailed) -> str:
+    """Say which revision of the plan stays, because no other could be made, and why."""
+    return f"No other plan could be made, so revision {event.revision} stays: {event.message}"
 
 
 def _list_running(task: Task) -> str | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import os
 import signal
 import socket
@@ -13,20 +12,26 @@ from types import FrameType
 import structlog
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 
 from agent_runtime import __version__
 from agent_runtime.api.app import create_app
+from agent_runtime.api.auth import expect_auth_mode
+from agent_runtime.api.listening import bind, keep_localhost, url_of
 from agent_runtime.api.protocol import bounded_protocol
-from agent_runtime.api.stream import Streams
+from agent_runtime.api.stream import Streams, idle_s
 from agent_runtime.bootstrap import Recover, Runtime
-from agent_runtime.config import Secrets, ServerSettings, Settings, fit_connections, raise_descriptor_limit
-from agent_runtime.domain.errors import ConfigurationError
+from agent_runtime.config import LimitSettings, Secrets, Settings, fit_connections, raise_descriptor_limit
 from agent_runtime.services.ports import PeerCheck
+from agent_runtime.storage.opening import read_secret
 
 log = structlog.get_logger()
 
 _REQUESTS_END_WITHIN_S = 2
 """Seconds that open requests get when the service stops. After that, runs get `limits.shutdown_s`."""
+
+_PONG_WITHIN_S = 20.0
+"""Seconds in which the client of a WebSocket answers a ping, unless it is still reading what was sent before."""
 
 
 def serve(settings: Settings, secrets: Secrets, announce: Callable[[str], None], *, recover: Recover = True) -> None:
@@ -75,36 +80,29 @@ class Server:
         """Serve until stopped. Raises: the errors of `serve`."""
         settings = fit_connections(self._settings, raise_descriptor_limit())
         with (
-            contextlib.closing(_bind(settings.server)) as listener,
-            _keep_localhost(listener),
+            contextlib.closing(bind(settings.server)) as listener,
+            keep_localhost(listener),
             contextlib.ExitStack() as signals,
         ):
-            url = _url_of(settings.server.host, listener)
+            url = url_of(settings.server.host, listener)
 
             def on_started(runtime: Runtime) -> None:
                 started["planner"] = runtime.planner
                 signals.callback(_hear_hangups(self.stop, runtime.reloader.request))
 
             started: dict[str, str] = {}
-            app = create_app(settings, self._secrets, on_started, recover=self._recover, peers=self._peers)
+            expect_auth_mode(settings)  # before the database is reached
+            secret = await asyncio.to_thread(read_secret, settings.storage)
+            app = create_app(
+                settings, self._secrets, on_started, recover=self._recover, peers=self._peers, secret=secret
+            )
 
             def on_listening() -> None:
                 store, registry = settings.storage.shown, str(settings.tool_registry)
                 self._announce(url)
                 log.info("started", version=__version__, url=url, store=store, registry=registry, **started)
 
-            config = uvicorn.Config(
-                app,
-                http=bounded_protocol(settings.limits),
-                ws="none",
-                lifespan="off",  # entered here, so that its errors reach the caller
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=_REQUESTS_END_WITHIN_S,
-            )
-            server = self._uvicorn = _Uvicorn(config, app.state.streams, on_listening)
+            server = self._uvicorn = _Uvicorn(app, settings.limits, on_listening)
             server.should_exit = self._stopped
             async with app.router.lifespan_context(app):
                 await server.serve(sockets=[listener])
@@ -114,9 +112,25 @@ class Server:
 class _Uvicorn(uvicorn.Server):
     """A uvicorn server that ends streams before it waits for requests, and that does not raise its signal again."""
 
-    def __init__(self, config: uvicorn.Config, streams: Streams, on_listening: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._streams = streams
+    def __init__(self, app: FastAPI, limits: LimitSettings, on_listening: Callable[[], None] = lambda: None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=bounded_protocol(limits),
+                ws="none",  # `bounded_protocol` has its own, which uses the next four
+                ws_max_size=limits.body_bytes,
+                ws_ping_interval=idle_s(limits),
+                ws_ping_timeout=_PONG_WITHIN_S,
+                ws_per_message_deflate=False,
+                lifespan="off",  # entered by the caller, so that its errors reach it
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=_REQUESTS_END_WITHIN_S,
+            )
+        )
+        self._streams: Streams = app.state.streams
         self._on_listening = on_listening
 
     @property
@@ -149,6 +163,20 @@ class _Uvicorn(uvicorn.Server):
         self.should_exit = True
 
 
+async def serve_running(runtime: Runtime, secrets: Secrets, listener: socket.socket) -> None:
+    """Serve a service that runs already, at a socket of the caller, until cancelled."""
+    app = create_app(runtime.settings, secrets, runtime=runtime)
+    server = _Uvicorn(app, runtime.settings.limits)
+    async with app.router.lifespan_context(app), asyncio.TaskGroup() as group:
+        serving = group.create_task(server.serve(sockets=[listener]))
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            server.should_exit = True
+            await serving
+            raise
+
+
 def _hear_hangups(stop: Callable[[], None], reload: Callable[[], None]) -> Callable[[], object]:
     """Handle SIGHUP: reload the registry, or stop if the terminal was closed. Return a function that undoes it."""
     if threading.current_thread() is not threading.main_thread():
@@ -162,50 +190,3 @@ def _hear_hangups(stop: Callable[[], None], reload: Callable[[], None]) -> Calla
 
     loop.add_signal_handler(signal.SIGHUP, hear)
     return lambda: loop.remove_signal_handler(signal.SIGHUP)
-
-
-def _bind(server: ServerSettings) -> socket.socket:
-    """Return the socket to listen on, bound before anything starts. Raises: ConfigurationError."""
-    listener = None
-    try:
-        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        if listener:
-            listener.close()
-        raise ConfigurationError(
-            f"The service cannot listen on {server.host}:{server.port}: {error.strerror or error}. "
-            "Choose another server.host or server.port, or stop whatever uses it."
-        ) from error
-    return listener
-
-
-@contextlib.contextmanager
-def _keep_localhost(listener: socket.socket) -> Iterator[None]:
-    """Reserve our port at the other loopback address, so that no other program can listen there.
-
-    `localhost` is both 127.0.0.1 and ::1, and browsers use either. A program at the other address could serve a page
-    and stop; the requests of that page would then reach us with our own origin.
-    """
-    mine, port = listener.getsockname()[:2]
-    family, address = (socket.AF_INET6, "::1") if listener.family == socket.AF_INET else (socket.AF_INET, "127.0.0.1")
-    with contextlib.ExitStack() as stack:
-        try:
-            other = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            other.bind((address, port))  # without listen(): clients are refused at once and use our address
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE and mine != "::":  # `::` covers the IPv4 addresses too
-                message = f"Another program uses port {port} of {address}: call this service as {mine}, not localhost."
-                log.warning("localhost_shared", message=message)
-        yield
-
-
-_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
-
-
-def _url_of(host: str, listener: socket.socket) -> str:
-    host, port = _LOOPBACK_OF.get(host, host), listener.getsockname()[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

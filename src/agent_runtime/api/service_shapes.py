@@ -45,6 +45,11 @@ class ToolsView(TypedDict):
 
 
 class ServerStatusView(TypedDict):
+    """A server of the tool registry. `detail` is the number of its tools, or says why it is not `connected`.
+
+    `stderr`: the end of what its newest process wrote to its stderr, at most 2,000 characters; empty if there is none.
+    """
+
     id: str
     name: str
     type: str
@@ -53,6 +58,7 @@ class ServerStatusView(TypedDict):
     circuit: Literal["closed", "half_open", "open"]
     spares: int
     detail: str
+    stderr: str
 
 
 class RegistryChangesView(TypedDict):
@@ -79,7 +85,11 @@ class ModelView(TypedDict):
 
 
 class ModelsStatusView(TypedDict):
-    """The planner and the language model; `model` is `null` if none is configured."""
+    """The planner and the language model; `model` is `null` if none is configured.
+
+    `revision_help` says in one sentence what feedback on a plan the planner understands; `null` if it reads any.
+    """
 
     planner: str
+    revision_help: str | None
     model: ModelView | None

@@ -57,11 +57,16 @@ class TouchView(TypedDict):
 class PreviewView(TypedDict):
     """The effect of a step according to the contract.
 
+    `sentence` describes the step for people. `likely_effect` is `effect`, or `write` where the file that the step would
+    replace does not exist now; `effect_text` is a short text on it, with the claim of a server that is not trusted.
     `asks` is the reason why a person must approve its call separately, or `null`. `covers` is the reason that would
     apply if the approval of the plan did not include the call.
     """
 
+    sentence: str
     effect: Effect
+    likely_effect: Effect
+    effect_text: str
     idempotent: bool
     touches: list[TouchView]
     waits_on: tuple[str, ...]
@@ -74,11 +79,16 @@ class StepPreviewView(PreviewView):
 
 
 class PlanPreview(TypedDict):
-    """The effect of the current plan, step by step."""
+    """The effect of the current plan, step by step.
+
+    `as_of` is the time at which the files of the plan were looked at, which the sentences and likely effects mention;
+    `null` if none was.
+    """
 
     task_id: str
     plan_revision: int
     plan_digest: str | None
+    as_of: str | None
     steps: list[StepPreviewView]
 
 
@@ -101,7 +111,10 @@ class StepView(TypedDict):
 
 
 class ApprovalView(TypedDict):
-    """A decision of a person or of the operator's policy."""
+    """A decision of a person or of the operator's policy. `digest` is that of what was shown.
+
+    `edited_digest` is that of the arguments with which a call was approved instead, or `null`.
+    """
 
     who: str
     when: str
@@ -109,13 +122,20 @@ class ApprovalView(TypedDict):
     decision: str
     comment: str | None
     step_id: str | None
+    edited_digest: str | None
 
 
 class AttentionView(TypedDict):
     """A question that a person must answer before the task continues.
 
     `outcome_unknown`: answer with `POST .../resolve`. `call_approval`: answer with
-    `POST .../calls/{call_id}/approve` or `.../deny`; an approved call is sent with exactly these arguments.
+    `POST .../calls/{call_id}/approve` or `.../deny`; an approved call is sent with exactly these arguments, or with
+    those that the approval edits. `edited_by` is who edited these already, or `null`. `input_schema` is that of the
+    tool, as the plan pins it, for a form.
+    `effect` and `idempotent` are those that the plan was approved with; `hints` are the server's own claims (MCP
+    annotations), which nothing relies on.
+    `asked_at` is when a person was asked. `sent_at` and `attempt` are those of a call of unknown outcome: `null` and 0
+    before a call is sent. No answer to such a call was received; `reason` says what was seen instead.
     `needed_by` lists the unfinished steps that need this one, directly or indirectly; skipping the step or denying its
     call skips them too.
     """
@@ -127,6 +147,14 @@ class AttentionView(TypedDict):
     tool: str
     arguments: JsonObject
     arguments_digest: str
+    edited_by: str | None
+    input_schema: JsonObject
+    effect: Effect
+    idempotent: bool
+    hints: dict[str, bool]
+    asked_at: str | None
+    sent_at: str | None
+    attempt: int
     reason: str
     needed_by: list[str]
     actions: tuple[str, ...]
@@ -163,7 +191,8 @@ class JournalChangedView(TypedDict):
 class InputView(TypedDict):
     """A question that a server asks the user while its call is open. Answer with `POST .../answers/{question_id}`.
 
-    `message` and `schema` come from the server. `schema` describes an object with simple fields.
+    `message` and `schema` come from the server. `schema` is a JSON Schema of an object with simple fields, for a form.
+    `asked_at` is when the server asked, and `sent_at` when its call was sent.
     """
 
     kind: Literal["input"]
@@ -174,6 +203,8 @@ class InputView(TypedDict):
     tool: str
     message: str
     schema: JsonObject
+    asked_at: str | None
+    sent_at: str | None
     needed_by: list[str]
     actions: tuple[str, ...]
 
@@ -217,14 +248,25 @@ RerunView = TypedDict(
 """
 
 
+class RevisionFailedView(TypedDict):
+    """The reason why no other plan could be made from the newest `feedback`, so that the plan before awaits approval.
+
+    `code` and `message` are those of the failure.
+    """
+
+    feedback: str
+    code: str
+    message: str
+
+
 class TaskView(TypedDict):
     """The current state of a task. `plan` is readable text; `plan_digest` is the digest of `plan_object`.
 
     `plan_notes` are the last lines of `plan`: the results and calls that a rerun reuses and repeats, and warnings about
-    names that look alike.
+    names that look alike. `revision_failed` is `null` unless the plan was sent back and no other could be made.
 
     `result` is a text to show: the result of a completed task, the error of a failed task, the running steps of an
-    executing task, or the open questions of a task that needs attention.
+    executing task, the open questions of a task that needs attention, or why no other plan could be made.
     """
 
     task_id: str
@@ -237,6 +279,7 @@ class TaskView(TypedDict):
     plan_object: JsonObject | None
     plan_revision: int
     plan_digest: str | None
+    revision_failed: RevisionFailedView | None
     steps: list[StepView]
     approvals: list[ApprovalView]
     attention: list[AnyAttentionView]
@@ -245,6 +288,7 @@ class TaskView(TypedDict):
     error: ErrorView | None
     rerun_of: RerunView | None
     metadata: Mapping[str, str]
+    thread: str | None
     usage: UsageView
     created_at: str | None
     updated_at: str | None
@@ -269,12 +313,19 @@ DifferenceView = TypedDict("DifferenceView", {"from": JsonValue, "to": JsonValue
 """The values of a field before and after, `null` where the field did not exist."""
 
 
+SentencesView = TypedDict("SentencesView", {"from": str | None, "to": str | None})
+
+
 class ChangeView(TypedDict):
-    """A change in a step, or in the plan as a whole if `step_id` is `null`."""
+    """A change in a step, or in the plan as a whole if `step_id` is `null`.
+
+    `sentence` has the sentences that describe the step before and after, `null` where there is no such step.
+    """
 
     step_id: str | None
     change: str
     fields: dict[str, DifferenceView]
+    sentence: SentencesView
 
 
 DiffView = TypedDict("DiffView", {"from": int, "to": int, "text": str, "changes": list[ChangeView]})
@@ -289,6 +340,7 @@ class SummaryView(TypedDict):
     plan_revision: int
     cancel_requested: bool
     metadata: Mapping[str, str]
+    thread: str | None
     created_at: str | None
     updated_at: str | None
 

@@ -8,14 +8,25 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from agent_runtime.api.frames import DONE, Position, View, encode_piece, frames_after, join_frames, parse_position
+from agent_runtime.api.bodies import StreamQuery
+from agent_runtime.api.frames import (
+    DONE,
+    Position,
+    View,
+    frames_after,
+    join_frames,
+    parse_position,
+    piece_frames,
+    sse_frame,
+)
 from agent_runtime.api.problems import BadRequestError, TooManyStreamsError, problem_of
+from agent_runtime.bootstrap import Runtime
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import TaskNotFoundError
@@ -33,14 +44,19 @@ class Streams:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def closed(self) -> bool:
+        """True once the service stops."""
+        return self._closed
+
     @contextmanager
-    def admit(self, pump: "asyncio.Task[None]") -> Iterator[None]:
+    def admit(self, pump: "asyncio.Task[Any]") -> Iterator[None]:
         """Count a stream while it is open."""
         self._open.add(pump)
         if self._closed:
@@ -136,6 +152,22 @@ class StreamResponse(Response):
                 other.cancel()
 
 
+async def answer_stream(
+    streams: Streams, runtime: Runtime, caller: Caller, task_id: str, last_event_id: str | None, query: StreamQuery
+) -> Response:
+    """Return the response that streams a task; 204 if it has ended, and the client has all of it.
+
+    Raises: TaskNotFoundError, BadRequestError.
+    """
+    task = await runtime.tasks.get(task_id, caller)
+    wanted = read_request(task, last_event_id, query.after, query.view)
+    if wanted is None:
+        return Response(status_code=204)
+    bodies = task_bodies(runtime.tasks, caller, runtime.settings.limits, wanted)
+    asides = None if task.terminal else progress_bodies(runtime.progress, task_id, wanted.view)
+    return StreamResponse(streams, bodies, asides)
+
+
 async def task_bodies(
     tasks: TaskManager, caller: Caller, limits: LimitSettings, request: Request
 ) -> AsyncGenerator[bytes, None]:
@@ -157,7 +189,8 @@ async def progress_bodies(heard: Progress, task_id: str, view: View) -> AsyncGen
     """Yield the text that the models of a task are writing, and the progress reports of its servers."""
     with heard.listen(task_id) as listener:
         while True:
-            body = b"".join(encode_piece(task_id, piece, view) for piece in await listener.take())
+            pieces = await listener.take()
+            body = b"".join(frame for piece in pieces for frame in piece_frames(task_id, piece, view, sse_frame))
             if body:
                 yield body
 

@@ -1,7 +1,7 @@
 """Tasks as callers see them: plain dictionaries, encoded once. mypy checks their shapes, not the running service."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from agent_runtime.api.shapes import (
     PageView,
     PlanPreview,
     PreviewView,
+    RevisionFailedView,
     StepView,
     SummaryView,
     TaskCreated,
@@ -27,15 +28,16 @@ from agent_runtime.api.shapes import (
 from agent_runtime.domain.conditions import MOST_CHARACTERS
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
+from agent_runtime.domain.present_files import PresentFiles
 from agent_runtime.domain.preview import StepPreview, notes_on_names, preview_steps
 from agent_runtime.domain.summaries import Page, TaskSummary
-from agent_runtime.domain.task import StepState, StepStatus, Task, Waiting
+from agent_runtime.domain.task import RevisionFailure, StepState, StepStatus, Task, Waiting
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.text.escaping import clear_name, clear_title, escape_hidden, exact_line, one_line
 
 _LONGEST_PREVIEW = 500
-_LONGEST_ARGUMENT = 120
-_LONGEST_INSTRUCTION = 4000
+LONGEST_ARGUMENT = 120
+LONGEST_INSTRUCTION = 4000
 _LONGEST_CONDITION = 10 * MOST_CHARACTERS  # the whole text, even if every character is escaped
 _LONGEST_REASON = 8000
 
@@ -58,9 +60,27 @@ def task_answer(task: Task, request: Request, status: int = 200) -> Response:
     return response
 
 
-def root_path_of(request: Request) -> str:
-    """Return the path under which a proxy serves us (`server.root_path`): the beginning of every link."""
-    return str(request.scope.get("root_path", ""))
+def root_path_of(request: Mapping[str, Any]) -> str:
+    """Return the path under which a proxy serves us (`server.root_path`): the beginning of every link.
+
+    `request` is a request, or the ASGI scope of one.
+    """
+    return str(request.get("root_path", ""))
+
+
+def address_of(request: Request) -> str:
+    """Return the URL at which the client reaches us, without a slash at its end.
+
+    Who calls says it, and only they are told it: the scheme is that of `X-Forwarded-Proto`, if a proxy has set it.
+    """
+    given = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    scheme = given if given in {"http", "https"} else request.url.scheme
+    return f"{scheme}://{request.headers['host']}{root_path_of(request)}"
+
+
+def page_of(address: str, task_id: str) -> str:
+    """Return the URL of the page that shows a task, where a person decides. `address` is that of the service."""
+    return f"{address}/#/tasks/{task_id}"
 
 
 def time_of(at: datetime) -> str:
@@ -101,6 +121,7 @@ def task_view(task: Task) -> TaskView:
         "plan_object": task.contract.as_digested() if task.contract else None,
         "plan_revision": task.plan_revision,
         "plan_digest": task.plan_digest,
+        "revision_failed": _revision_failed_view(task.revision_failure) if task.revision_failure else None,
         "steps": [_step(step, task.steps[step.id], preview) for step, preview in zip(steps, shown, strict=True)],
         "approvals": [
             {
@@ -110,6 +131,7 @@ def task_view(task: Task) -> TaskView:
                 "decision": approval.decision,
                 "comment": approval.comment,
                 "step_id": approval.step_id,
+                "edited_digest": approval.edited_digest,
             }
             for approval in task.approvals
         ],
@@ -119,6 +141,7 @@ def task_view(task: Task) -> TaskView:
         "error": _error(task.error.code, task.error.message, task.error.step_id) if task.error else None,
         "rerun_of": rerun_view(task),
         "metadata": task.metadata,
+        "thread": task.thread,
         "usage": {
             "input_tokens": task.usage.input_tokens,
             "output_tokens": task.usage.output_tokens,
@@ -141,22 +164,35 @@ def _waiting_view(waiting: Waiting) -> WaitingView:
     }
 
 
+def _revision_failed_view(failure: RevisionFailure) -> RevisionFailedView:
+    return {
+        "feedback": failure.feedback,
+        "code": failure.code,
+        "message": escape_hidden(failure.message, keep="\n\t"),
+    }
+
+
 def _error(code: str, message: str, step_id: str | None) -> ErrorView:
     return {"code": code, "message": escape_hidden(message, keep="\n\t"), "step_id": step_id}
 
 
-def plan_preview(task: Task) -> PlanPreview:
+def plan_preview(task: Task, files: PresentFiles, at: datetime) -> PlanPreview:
+    """Return the preview of the plan. `files`: what its paths named at the time `at`, as far as it is known."""
     return {
         "task_id": task.task_id,
         "plan_revision": task.plan_revision,
         "plan_digest": task.plan_digest,
-        "steps": [{"step_id": preview.step_id, **preview_view(preview)} for preview in preview_steps(task)],
+        "as_of": time_of(at) if files else None,
+        "steps": [{"step_id": preview.step_id, **preview_view(preview)} for preview in preview_steps(task, files)],
     }
 
 
 def preview_view(preview: StepPreview) -> PreviewView:
     return {
+        "sentence": preview.words.sentence,
         "effect": preview.effect,
+        "likely_effect": preview.words.effect,
+        "effect_text": preview.words.effect_text,
         "idempotent": preview.idempotent,
         "touches": [
             {
@@ -232,7 +268,7 @@ def _action_text(step: ToolStep | AgentStep) -> str:
     title = clear_title(one_line(step.title, 200))
     if isinstance(step, AgentStep):
         names = ", ".join(_allowed_text(allowed) for allowed in step.tools) or "no tools"
-        instruction = exact_line(json.dumps(step.instruction, ensure_ascii=False), _LONGEST_INSTRUCTION)
+        instruction = exact_line(json.dumps(step.instruction, ensure_ascii=False), LONGEST_INSTRUCTION)
         return f"{title} — agent {instruction} ({names}; at most {step.max_turns} turns)"
     arguments = ", ".join(
         f"{exact_line(clear_name(name), 60)}={_argument(value)}" for name, value in step.arguments.items()
@@ -247,7 +283,7 @@ def _allowed_text(allowed: AllowedTool) -> str:
 
 
 def _argument(value: JsonValue) -> str:
-    return exact_line(json.dumps(value, ensure_ascii=False), _LONGEST_ARGUMENT)
+    return exact_line(json.dumps(value, ensure_ascii=False), LONGEST_ARGUMENT)
 
 
 def summary_view(task: TaskSummary) -> SummaryView:
@@ -259,6 +295,7 @@ def summary_view(task: TaskSummary) -> SummaryView:
         "plan_revision": task.plan_revision,
         "cancel_requested": task.cancel_requested,
         "metadata": task.metadata,
+        "thread": task.thread,
         "created_at": time_of(task.created_at),
         "updated_at": time_of(task.updated_at),
     }

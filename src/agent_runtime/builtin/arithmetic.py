@@ -13,7 +13,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation, Overflo
 from fractions import Fraction
 from typing import NamedTuple
 
-from agent_runtime.builtin.toolbox import Refusal
+from agent_runtime.builtin.refusals import Refusal
 
 MAX_LENGTH = 2000
 """The longest expression, in characters."""

@@ -24,35 +24,27 @@ class Result(Output):
     result: Annotated[int | float | str, WithJsonSchema({"type": ["number", "string"]})]
 
 
-def add(
-    a: Annotated[Number, Field(description="The first number.")],
-    b: Annotated[Number, Field(description="The number to add to it.")],
-) -> Annotated[CallToolResult, Result]:
+Left = Annotated[Number, Field(description="The number on the left.")]
+Right = Annotated[Number, Field(description="The number on the right.")]
+
+
+def add(a: Left, b: Right) -> Annotated[CallToolResult, Result]:
     """Add two numbers: a + b."""
     return _answer(arithmetic.add(arithmetic.to_fraction(a), arithmetic.to_fraction(b)))
 
 
-def subtract(
-    a: Annotated[Number, Field(description="The number to subtract from.")],
-    b: Annotated[Number, Field(description="The number to subtract.")],
-) -> Annotated[CallToolResult, Result]:
+def subtract(a: Left, b: Right) -> Annotated[CallToolResult, Result]:
     """Subtract b from a: a - b."""
     return _answer(arithmetic.subtract(arithmetic.to_fraction(a), arithmetic.to_fraction(b)))
 
 
-def multiply(
-    a: Annotated[Number, Field(description="The first number.")],
-    b: Annotated[Number, Field(description="The number to multiply it by.")],
-) -> Annotated[CallToolResult, Result]:
+def multiply(a: Left, b: Right) -> Annotated[CallToolResult, Result]:
     """Multiply two numbers: a * b."""
     return _answer(arithmetic.multiply(arithmetic.to_fraction(a), arithmetic.to_fraction(b)))
 
 
-def divide(
-    a: Annotated[Number, Field(description="The number to divide.")],
-    b: Annotated[Number, Field(description="The number to divide it by; not 0.")],
-) -> Annotated[CallToolResult, Result]:
-    """Divide a by b: a / b."""
+def divide(a: Left, b: Right) -> Annotated[CallToolResult, Result]:
+    """Divide a by b, which is not 0: a / b."""
     return _answer(arithmetic.divide(arithmetic.to_fraction(a), arithmetic.to_fraction(b)))
 
 
@@ -63,8 +55,8 @@ def evaluate(
 ) -> Annotated[CallToolResult, Result]:
     """Evaluate an expression exactly.
 
-    It may hold + - * / // % ** ^ and brackets, numbers such as 1,000 and 1.5e3, percentages such as 15% of 200,
-    sqrt, abs, round (halves away from zero), min and max, pi and e.
+    It has + - * / // % ** ^, brackets, numbers such as 1,000 and 1.5e3, percentages such as 15% of 200, sqrt, abs,
+    round (halves away from zero), min, max, pi and e.
     """
     return _answer(arithmetic.evaluate(expression))
 

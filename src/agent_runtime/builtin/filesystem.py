@@ -14,7 +14,9 @@ from mcp.server import MCPServer
 from mcp_types import CallToolResult
 from pydantic import Field
 
-from agent_runtime.builtin.root import Root, to_readable
+from agent_runtime.builtin.entries import to_readable
+from agent_runtime.builtin.refusals import MAX_TEXT, Refusal, pluralize, split_lines
+from agent_runtime.builtin.root import Root
 from agent_runtime.builtin.search import (
     FolderEntry,
     Kind,
@@ -25,31 +27,16 @@ from agent_runtime.builtin.search import (
     list_entries,
     looks_like_text,
 )
-from agent_runtime.builtin.toolbox import (
-    ADDS,
-    ENSURES,
-    MAX_TEXT,
-    READS,
-    REPLACES,
-    Output,
-    Refusal,
-    make_server,
-    make_tool,
-    pluralize,
-    reply,
-    split_lines,
-)
+from agent_runtime.builtin.toolbox import ADDS, ENSURES, READS, REMOVES, REPLACES, Output, make_server, make_tool, reply
 
 MAX_FILE = 16 * MAX_TEXT
 """The largest file that can be appended to, in bytes."""
 MAX_ENTRIES = 1000
 """The most entries of a listing."""
 
-FilePath = Annotated[
-    str, Field(max_length=1024, description='Path of a file, relative to the root folder, such as "notes.txt".')
-]
+FilePath = Annotated[str, Field(max_length=1024, description='A path below the root folder, such as "notes.txt".')]
 FolderPath = Annotated[
-    str, Field(max_length=1024, description='Path of a folder, relative to the root folder; "." is the root itself.')
+    str, Field(max_length=1024, description='A folder below the root folder; "." is the root itself.')
 ]
 Content = Annotated[str, Field(max_length=MAX_TEXT, description="The text, exactly as it is to be stored (UTF-8).")]
 
@@ -73,11 +60,14 @@ class Entry(Output):
 
 
 class Listing(Output):
-    """`text_files`: paths relative to the root. `truncated`: there are more entries than are shown."""
+    """`text_files`: paths relative to the root. `longest_text`: the path of the largest of them that can be read whole,
+    None without one. `truncated`: there are more entries than are shown.
+    """
 
     path: str
     entries: list[Entry]
     text_files: list[str]
+    longest_text: str | None
     truncated: bool
 
 
@@ -91,6 +81,30 @@ class Matches(Output):
 
     matches: list[str]
     count: int
+    truncated: bool
+
+
+class Copied(Output):
+    source: str
+    path: str
+    size: int
+
+
+class Moved(Output):
+    source: str
+    path: str
+
+
+class Deleted(Output):
+    path: str
+    size: int
+
+
+class Texts(Output):
+    """`text`: the texts of all these files, one after the other. `truncated`: some text files are left out."""
+
+    text: str
+    files: list[str]
     truncated: bool
 
 
@@ -108,7 +122,7 @@ class Filesystem:
         self._root = root
 
     def read_file(self, path: FilePath) -> Annotated[CallToolResult, FileText]:
-        """Read a text file and give its content. UTF-8 only, at most 1 MiB."""
+        """Read a text file (UTF-8, up to 1 MiB)."""
         place = self._root.locate(path)
         data = self._root.read(place, MAX_TEXT)
         if not looks_like_text(data):
@@ -138,15 +152,66 @@ class Filesystem:
         with self._root.explain_errors(place, "folder"):
             found, complete = list_entries(self._root, place, MAX_ENTRIES)
         entries = [Entry(name=to_readable(each.name), type=each.kind, size=each.size) for each in found]
-        text_files = sorted(place.child(each.name).shown for each in found if is_text(self._root, place, each))
+        texts = [each for each in found if is_text(self._root, place, each)]
+        text_files = sorted(place.child(each.name).shown for each in texts)
+        longest = max((each for each in texts if each.size <= MAX_TEXT), key=lambda each: each.size, default=None)
         lines = [_write_line(each) for each in found] or [f"The folder {place.shown} is empty."]
         if not complete:
             lines.append(f"... and more: only the first {MAX_ENTRIES} are shown.")
-        listing = Listing(path=place.shown, entries=entries, text_files=text_files, truncated=not complete)
+        listing = Listing(
+            path=place.shown,
+            entries=entries,
+            text_files=text_files,
+            longest_text=longest and place.child(longest.name).shown,
+            truncated=not complete,
+        )
         return reply("\n".join(lines), listing)
 
+    def read_files(self, path: FolderPath = ".") -> Annotated[CallToolResult, Texts]:
+        """Read all text files in a folder, by name, up to 512 KiB in all."""
+        place = self._root.locate(path)
+        with self._root.explain_errors(place, "folder"):
+            found, complete = list_entries(self._root, place, MAX_ENTRIES)
+        texts: dict[str, str] = {}
+        left = MAX_TEXT // 2
+        for each in found:
+            if not is_text(self._root, place, each):
+                continue
+            file = self._root.locate(str(Path(path) / each.name))
+            data = self._root.read(file, MAX_TEXT) if each.size <= left else b"\0"
+            if len(data) <= left and looks_like_text(data):
+                texts[file.shown] = data.decode("utf-8")
+                left -= len(data)
+            else:
+                complete = False
+        parts = [f"== {name}\n{text}" for name, text in texts.items()] or [
+            f"The folder {place.shown} has no text files."
+        ]
+        if not complete:
+            parts.append("... and more: some files are no text, or too large to be read together.")
+        joined = _join_lines(list(texts.values()))
+        return reply(_join_lines(parts), Texts(text=joined, files=list(texts), truncated=not complete))
+
+    def copy_file(self, source: FilePath, destination: FilePath) -> Annotated[CallToolResult, Copied]:
+        """Copy a file of up to 16 MiB. It replaces none; missing folders are made."""
+        old, new = self._root.locate(source), self._root.locate(destination)
+        size = self._root.copy(old, new, MAX_FILE)
+        return reply(f"Copied {old.shown} to {new.shown}.", Copied(source=old.shown, path=new.shown, size=size))
+
+    def move_file(self, source: FilePath, destination: FilePath) -> Annotated[CallToolResult, Moved]:
+        """Move or rename a file. It replaces none; missing folders are made."""
+        old, new = self._root.locate_entry(source), self._root.locate(destination)
+        self._root.move(old, new)
+        return reply(f"Moved {old.shown} to {new.shown}.", Moved(source=old.shown, path=new.shown))
+
+    def delete_file(self, path: FilePath) -> Annotated[CallToolResult, Deleted]:
+        """Delete a file for good."""
+        place = self._root.locate_entry(path)
+        size = self._root.delete(place)
+        return reply(f"Deleted {place.shown} ({pluralize(size, 'byte')}).", Deleted(path=place.shown, size=size))
+
     def create_directory(self, path: FolderPath) -> Annotated[CallToolResult, Created]:
-        """Make a folder, and the folders above it; one that exists already is left as it is."""
+        """Make a folder and those above it; existing ones are left as they are."""
         place = self._root.locate(path)
         with self._root.explain_errors(place, "folder"):
             try:
@@ -202,6 +267,11 @@ def _write_line(found: FolderEntry) -> str:
     return to_readable(found.name) + ("/" if found.kind == "directory" else "")
 
 
+def _join_lines(texts: Sequence[str]) -> str:
+    """Return the texts one after the other, each beginning on a line of its own."""
+    return "".join(text if text.endswith("\n") or not text else f"{text}\n" for text in texts)
+
+
 def _encode(content: str) -> bytes:
     data = content.encode("utf-8")
     if len(data) > MAX_TEXT:
@@ -222,10 +292,14 @@ def create_server(root: Path, name: str | None = None, kept: Sequence[Path] = ()
             make_tool(files.read_file, READS),
             make_tool(files.write_file, REPLACES),
             make_tool(files.append_file, ADDS),
+            make_tool(files.copy_file, ADDS),
+            make_tool(files.move_file, ADDS),
+            make_tool(files.delete_file, REMOVES),
+            make_tool(files.file_info, READS),
+            make_tool(files.read_files, READS),
             make_tool(files.list_directory, READS),
             make_tool(files.create_directory, ENSURES),
             make_tool(files.search_files, READS),
-            make_tool(files.file_info, READS),
         ],
     )
 

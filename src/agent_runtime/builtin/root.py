@@ -8,64 +8,32 @@ meanwhile, the call fails and cannot leave the root.
 import errno
 import fcntl
 import os
-import re
-import secrets
-import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from agent_runtime.builtin.toolbox import Refusal, pluralize
-
-TEMPORARY = ".agent-runtime-writing-"
-"""The prefix of files that are being written. Such files are never shown."""
-
-_LEFT_BEHIND = re.compile(re.escape(TEMPORARY) + "[0-9a-f]{16}")
-_ABANDONED_S = 3600.0
-"""A temporary file of this age has no writer any more: writing one takes seconds."""
-_NAMES_SWEPT = 10_000
+from agent_runtime.builtin.entries import (
+    BUSY,
+    TEMPORARY,
+    Place,
+    expect_free,
+    lock_until,
+    mode_of_regular,
+    mode_of_replaced,
+    open_file,
+    read_file_in,
+    sweep,
+    write_temporary,
+)
+from agent_runtime.builtin.refusals import Refusal
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NAMES_COMPARED = 500
 _LOCK_WAIT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A resolved path: its parts below `root`, without links."""
-
-    root: str
-    parts: tuple[str, ...]
-
-    @property
-    def shown(self) -> str:
-        """The path as it is shown: relative to the root, `.` for the root itself."""
-        return to_readable("/".join(self.parts)) or "."
-
-    @property
-    def parent(self) -> "Place":
-        return Place(self.root, self.parts[:-1])
-
-    @property
-    def name(self) -> str:
-        return self.parts[-1] if self.parts else "."
-
-    def child(self, name: str) -> "Place":
-        return Place(self.root, (*self.parts, name))
-
-
-def to_readable(name: str) -> str:
-    """Return a file name that JSON can hold: invalid bytes become U+FFFD."""
-    return os.fsencode(name).decode("utf-8", "replace")
-
-
 _FIRST_RUNTIME = ("src", "agent_runtime")
 
 
@@ -107,6 +75,16 @@ class Root:
         self._kept_inside = self._resolve_kept()
         if self.keeps(place):
             raise Refusal(f"{path!r} belongs to the service itself and is out of reach here: give another path.")
+        return place
+
+    def locate_entry(self, path: str) -> Place:
+        """Resolve a path as `locate` does, to an entry that is to be moved or deleted itself.
+
+        Raises: Refusal also where the path names a link, because its target would be meant.
+        """
+        place = self.locate(path)
+        if os.path.islink(os.path.join(self._path, self._strip_own_name(self._path, path)).rstrip("/")):  # noqa: PTH114, PTH118 - as it is
+            raise Refusal(f"{path!r} is a link, which is neither moved nor deleted here: name the file itself.")
         return place
 
     def keeps(self, place: Place) -> bool:
@@ -171,9 +149,9 @@ class Root:
     def write(self, place: Place, data: bytes) -> bool:
         """Write a whole file, atomically and durably, with missing folders. Return whether it is new."""
         with self.explain_errors(place), self.folder(place.parent, create=True) as folder:
-            mode = _mode_of_replaced(folder, place)
-            _sweep(folder)
-            with _write_temporary(folder, data, mode) as temporary, self._lock_folder(folder):
+            mode = mode_of_replaced(folder, place)
+            sweep(folder)
+            with write_temporary(folder, data, mode) as temporary, self._lock_folders(folder):
                 os.rename(temporary, place.name, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
         return mode is None
@@ -182,38 +160,74 @@ class Root:
         """Add to the end of a file, on a new line, atomically and durably. Return its new size and
         whether it is new.
         """
-        with self.explain_errors(place), self.folder(place.parent, create=True) as folder, self._lock_folder(folder):
-            mode = _mode_of_replaced(folder, place)
+        with self.explain_errors(place), self.folder(place.parent, create=True) as folder, self._lock_folders(folder):
+            mode = mode_of_replaced(folder, place)
             before = b"" if mode is None else read_file_in(folder, place, limit)
             whole = before + (b"\n" if before and not before.endswith(b"\n") else b"") + data
             if len(whole) > limit:
                 raise Refusal(f"{place.shown} would grow over {limit} bytes: write to another file.")
-            _sweep(folder)
-            with _write_temporary(folder, whole, mode) as temporary:
+            sweep(folder)
+            with write_temporary(folder, whole, mode) as temporary:
                 os.rename(temporary, place.name, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
         return len(whole), mode is None
 
+    def copy(self, source: Place, destination: Place, limit: int) -> int:
+        """Copy a regular file of at most `limit` bytes, atomically and durably, with its rights. Return its size.
+
+        Raises: Refusal where the destination exists.
+        """
+        with self.explain_errors(source), self.folder(source.parent) as folder:
+            mode = mode_of_regular(folder, source)
+            data = read_file_in(folder, source, limit)
+        with self.explain_errors(destination), self.folder(destination.parent, create=True) as folder:
+            sweep(folder)
+            with write_temporary(folder, data, mode) as temporary, self._lock_folders(folder):
+                expect_free(folder, destination)
+                os.rename(temporary, destination.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+        return len(data)
+
+    def move(self, source: Place, destination: Place) -> None:
+        """Move a regular file, atomically and durably. Raises: Refusal where the destination exists."""
+        with self.explain_errors(source), self.folder(source.parent) as old:
+            mode_of_regular(old, source)
+            with (
+                self.explain_errors(destination),
+                self.folder(destination.parent, create=True) as new,
+                self._lock_folders(old, new),
+            ):
+                mode_of_regular(old, source)
+                expect_free(new, destination)
+                os.rename(source.name, destination.name, src_dir_fd=old, dst_dir_fd=new)
+                os.fsync(new)
+            os.fsync(old)
+
+    def delete(self, place: Place) -> int:
+        """Delete a regular file, durably. Return the size that it had."""
+        with self.explain_errors(place), self.folder(place.parent) as folder, self._lock_folders(folder):
+            mode_of_regular(folder, place)
+            size = os.stat(place.name, dir_fd=folder, follow_symlinks=False).st_size
+            os.unlink(place.name, dir_fd=folder)
+            os.fsync(folder)
+        return size
+
     @contextmanager
-    def _lock_folder(self, folder: int) -> Iterator[None]:
-        """Keep out all other writers to this folder: of this server, and of other processes."""
+    def _lock_folders(self, *folders: int) -> Iterator[None]:
+        """Keep out all other writers to these folders: of this server, and of other processes."""
         deadline = time.monotonic() + _LOCK_WAIT_S
-        busy = "Another program is writing in this folder and does not finish: try again later."
         if not self._lock.acquire(timeout=_LOCK_WAIT_S):
-            raise Refusal(busy)
+            raise Refusal(BUSY)
+        # Each once, and in one order, so that two movers never wait for each other.
+        distinct = {(status.st_dev, status.st_ino): folder for folder in folders for status in [os.fstat(folder)]}
+        ordered = [distinct[key] for key in sorted(distinct)]
         try:
-            while True:
-                try:
-                    # On the folder itself, so that no lock file is left. Closing the descriptor frees it.
-                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise Refusal(busy) from None
-                    time.sleep(0.002)
+            for folder in ordered:
+                lock_until(folder, deadline)
             yield
         finally:
-            fcntl.flock(folder, fcntl.LOCK_UN)
+            for folder in ordered:
+                fcntl.flock(folder, fcntl.LOCK_UN)
             self._lock.release()
 
     @contextmanager
@@ -234,6 +248,8 @@ class Root:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise Refusal(f"{place.shown} leads over a link that cannot be followed here.") from None
+            if error.errno == errno.EXDEV:
+                raise Refusal(f"{place.shown} is on another disk: copy the file, and then delete it.") from None
             raise Refusal(f"{place.shown} could not be used: {error.strerror}.") from error
 
     def _describe_missing(self, place: Place, kind: str) -> str:
@@ -247,83 +263,3 @@ class Root:
         if similar:
             return f"There is no {kind} {place.shown}; did you mean {' or '.join(similar)}?"
         return f"There is no {kind} {place.shown}; list the folder to see what there is."
-
-
-@contextmanager
-def open_file(folder: int, place: Place) -> Iterator[int]:
-    """Yield a descriptor of the regular file of this name in an open folder. Raises: Refusal, OSError."""
-    descriptor = os.open(place.name, _READ, dir_fd=folder)
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise Refusal(f"{place.shown} is a folder: name a file, or list the folder.")
-        if not stat.S_ISREG(mode):
-            raise Refusal(f"{place.shown} is not an ordinary file: only such files can be read and written.")
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def read_file_in(folder: int, place: Place, limit: int) -> bytes:
-    """Return the content of a regular file of this name in an open folder. Raises: Refusal, OSError."""
-    with open_file(folder, place) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise Refusal(f"{place.shown} is larger than the limit of {pluralize(limit, 'byte')}: choose a smaller file.")
-    return data
-
-
-def _mode_of_replaced(folder: int, place: Place) -> int | None:
-    """Return the permissions of the file that a write replaces, without setuid and the like; None if there is none.
-
-    Raises: Refusal where it is no regular file, or read-only.
-    """
-    if not place.parts:
-        raise Refusal(f"{place.shown} is a folder: name a file in it.")
-    if place.name.startswith(TEMPORARY):
-        raise Refusal(f"Names that begin with {TEMPORARY} are kept for files that are being written: use another name.")
-    try:
-        status = os.stat(place.name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    if stat.S_ISDIR(status.st_mode):
-        raise Refusal(f"{place.shown} is a folder: name a file in it.")
-    if not stat.S_ISREG(status.st_mode):
-        raise Refusal(f"{place.shown} is not an ordinary file: only such files can be read and written.")
-    if not os.access(place.name, os.W_OK, dir_fd=folder):
-        # A rename would replace it regardless.
-        raise Refusal(f"{place.shown} is read-only: change its rights, or write to another file.")
-    return stat.S_IMODE(status.st_mode) & 0o777
-
-
-def _sweep(folder: int) -> None:
-    """Remove temporary files that killed writers have left in an open folder; keep what may be something else."""
-    before = time.time() - _ABANDONED_S
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in islice(entries, _NAMES_SWEPT):
-            if _LEFT_BEHIND.fullmatch(entry.name):
-                with suppress(OSError):
-                    status = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(status.st_mode) and status.st_mtime < before:
-                        os.unlink(entry.name, dir_fd=folder)
-
-
-@contextmanager
-def _write_temporary(folder: int, data: bytes, mode: int | None) -> Iterator[str]:
-    """Write the data to a temporary file in the folder and yield its name. It is removed afterwards unless it was
-    renamed.
-    """
-    name = TEMPORARY + secrets.token_hex(8)
-    descriptor = os.open(name, _CREATE, 0o666, dir_fd=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            if mode is not None:
-                os.fchmod(descriptor, mode)
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        yield name
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name, dir_fd=folder)
-        raise

@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Literal
 
-from agent_runtime.builtin.root import TEMPORARY, Place, Root, read_file_in
-from agent_runtime.builtin.toolbox import MAX_TEXT, Refusal
+from agent_runtime.builtin.entries import TEMPORARY, Place, read_file_in
+from agent_runtime.builtin.refusals import MAX_TEXT, Refusal
+from agent_runtime.builtin.root import Root
 
 Kind = Literal["file", "directory", "other"]
 

@@ -1,10 +1,11 @@
-"""The text server: summaries, counts and lines of a text that is handed to it, without side effects.
+"""The text server: summaries, counts and lines of a text that is handed to it, and the date; without side effects.
 
 Alone on standard streams: `python -m agent_runtime.builtin.text`.
 """
 
 import argparse
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any
 
@@ -12,8 +13,9 @@ from mcp.server import MCPServer
 from mcp_types import CallToolResult
 from pydantic import Field
 
+from agent_runtime.builtin.refusals import MAX_TEXT, split_lines
 from agent_runtime.builtin.summary import summarize as summarize_text
-from agent_runtime.builtin.toolbox import MAX_TEXT, READS, Output, make_server, make_tool, reply, split_lines
+from agent_runtime.builtin.toolbox import READS, Output, make_server, make_tool, reply
 
 MAX_MATCHES = 1000
 """The most lines that one search returns."""
@@ -43,23 +45,29 @@ class Match(Output):
 
 
 class Found(Output):
-    """`count`: how many lines match; at most 1,000 of them are given."""
+    """`count`: how many lines match; at most 1,000 of them are given. `occurrences`: how often the query occurs."""
 
     matches: list[Match]
     count: int
+    occurrences: int
 
 
-class Head(Output):
+class Lines(Output):
     """`total`: how many lines the text has."""
 
     lines: list[str]
     total: int
 
 
+class Date(Output):
+    date: str
+    weekday: str
+
+
 def summarize(
     text: Text, sentences: Annotated[int, Field(ge=1, le=20, description="How many sentences to keep at most.")] = 3
 ) -> Annotated[CallToolResult, Summary]:
-    """Summarize a text by its own most telling sentences, in their order; a short text is given as it is."""
+    """Summarize a text by its own most telling sentences, in their order."""
     if not text.strip():
         message = "The text is empty: there is nothing to summarize."
         return reply(message, Summary(summary="", sentences=0, words=0))
@@ -84,16 +92,33 @@ def find(
     said = [match.text for match in shown] or [f"No line contains {query!r}."]
     if len(hits) > MAX_MATCHES:
         said.append(f"... and {len(hits) - MAX_MATCHES} more.")
-    return reply("\n".join(said), Found(matches=shown, count=len(hits)))
+    occurrences = sum(line.casefold().count(wanted) for _, line in hits)
+    return reply("\n".join(said), Found(matches=shown, count=len(hits), occurrences=occurrences))
 
 
-def head(
-    text: Text, lines: Annotated[int, Field(ge=1, le=1000, description="How many lines to give at most.")] = 10
-) -> Annotated[CallToolResult, Head]:
+LineCount = Annotated[int, Field(ge=1, le=1000, description="How many lines to give at most.")]
+
+
+def head(text: Text, lines: LineCount = 10) -> Annotated[CallToolResult, Lines]:
     """Give the first lines of a text."""
     every = split_lines(text)
-    said = "\n".join(every[:lines]) if every else "The text is empty."
-    return reply(said, Head(lines=every[:lines], total=len(every)))
+    return _reply_lines(every[:lines], every)
+
+
+def tail(text: Text, lines: LineCount = 10) -> Annotated[CallToolResult, Lines]:
+    """Give the last lines of a text."""
+    every = split_lines(text)
+    return _reply_lines(every[-lines:], every)
+
+
+def _reply_lines(some: list[str], every: list[str]) -> CallToolResult:
+    return reply("\n".join(some) if every else "The text is empty.", Lines(lines=some, total=len(every)))
+
+
+def today() -> Annotated[CallToolResult, Date]:
+    """Give today's date where the service runs, as in 2026-11-30."""
+    now = datetime.now().astimezone()
+    return reply(now.date().isoformat(), Date(date=now.date().isoformat(), weekday=now.strftime("%A")))
 
 
 def create_server() -> MCPServer[Any]:
@@ -101,7 +126,7 @@ def create_server() -> MCPServer[Any]:
     return make_server(
         "text",
         "Works on the text that it is given, never on files: read them first.",
-        [make_tool(function, READS) for function in (summarize, count_words, find, head)],
+        [make_tool(function, READS) for function in (summarize, count_words, find, head, tail, today)],
     )
 
 

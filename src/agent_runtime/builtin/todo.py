@@ -1,4 +1,4 @@
-"""The todo server: one list of things to do, kept in a SQLite file.
+"""The todo server: one list of things to do, kept in the database of the service or in a SQLite file.
 
 Alone on standard streams: `python -m agent_runtime.builtin.todo --data-dir DIR`.
 """
@@ -14,8 +14,10 @@ from mcp.server import MCPServer
 from mcp_types import CallToolResult
 from pydantic import Field
 
-from agent_runtime.builtin.todo_list import MAX_LISTED, Status, Todo, TodoList
-from agent_runtime.builtin.toolbox import ADDS, READS, REMOVES, Output, make_server, make_tool, pluralize, reply
+from agent_runtime.builtin.refusals import pluralize
+from agent_runtime.builtin.todo_file import TodoFile
+from agent_runtime.builtin.todo_list import MAX_LISTED, Status, Todo, TodoDatabase, TodoList
+from agent_runtime.builtin.toolbox import ADDS, READS, REMOVES, Output, make_server, make_tool, reply
 
 _MAX_TODO = 2000
 
@@ -29,6 +31,11 @@ PartOfText = Annotated[
         max_length=_MAX_TODO,
         description="The text of the todo, a part of it or some of its words; it must fit one todo only.",
     ),
+]
+
+WholeText = Annotated[
+    str | None,
+    Field(max_length=_MAX_TODO, description="The whole text of the todo; a part of it deletes nothing."),
 ]
 
 
@@ -49,6 +56,12 @@ class Todos(Output):
     count: int
 
 
+class Several(Output):
+    """`count`: how many todos were changed."""
+
+    count: int
+
+
 class TodoTools:
     """The tools on one list."""
 
@@ -61,9 +74,9 @@ class TodoTools:
         return reply(f"Added todo {todo.id}: {todo.text}", TodoItem.of(todo))
 
     def list_todos(
-        self, status: Annotated[Status, Field(description="Which todos to list.")] = "open"
+        self, status: Annotated[Status, Field(description="Which todos.")] = "open"
     ) -> Annotated[CallToolResult, Todos]:
-        """List the todos: the open ones, the done ones, or all."""
+        """List the todos of a status."""
         todos, count = self._todos.list(status)
         lines = [str(todo) for todo in todos]
         if not lines:
@@ -78,15 +91,27 @@ class TodoTools:
         said = f"Completed todo {todo.id}: {todo.text}" if was_open else f"Todo {todo.id} was done already: {todo.text}"
         return reply(said, TodoItem.of(todo))
 
-    def delete(self, id: TodoId = None, text: PartOfText = None) -> Annotated[CallToolResult, TodoItem]:  # noqa: A002 - likewise
-        """Delete one todo for good, by its id or by its text."""
+    def delete(self, id: TodoId = None, text: WholeText = None) -> Annotated[CallToolResult, TodoItem]:  # noqa: A002 - likewise
+        """Delete one todo for good, by its id or by its whole text."""
         todo = self._todos.delete(id, text)
         return reply(f"Deleted todo {todo.id}: {todo.text}", TodoItem.of(todo))
 
+    def complete_all(self) -> Annotated[CallToolResult, Several]:
+        """Complete all open todos."""
+        count = self._todos.complete_all()
+        return reply(f"Completed {pluralize(count, 'todo')}.", Several(count=count))
 
-def create_server(path: Path) -> MCPServer[Any]:
-    """Return the server for the list in this file. The file is created on first use."""
-    todos = TodoList(path)
+    def delete_all(
+        self, status: Annotated[Status, Field(description="Which todos.")]
+    ) -> Annotated[CallToolResult, Several]:
+        """Delete all todos of a status for good."""
+        count = self._todos.delete_all(status)
+        return reply(f"Deleted {pluralize(count, 'todo')}.", Several(count=count))
+
+
+def create_server(database: TodoDatabase) -> MCPServer[Any]:
+    """Return the server for the list in this database, which is opened on first use."""
+    todos = TodoList(database)
     tools = TodoTools(todos)
 
     @asynccontextmanager
@@ -94,7 +119,7 @@ def create_server(path: Path) -> MCPServer[Any]:
         try:
             yield
         finally:
-            # Another session of the same server simply opens the file again.
+            # Another session of the same server simply opens the database again.
             await anyio.to_thread.run_sync(todos.close)
 
     return make_server(
@@ -106,6 +131,8 @@ def create_server(path: Path) -> MCPServer[Any]:
             # By text, a second call may mean another todo: neither is idempotent.
             make_tool(tools.complete, ADDS),
             make_tool(tools.delete, REMOVES),
+            make_tool(tools.complete_all, ADDS),
+            make_tool(tools.delete_all, REMOVES),
         ],
         lifespan,
     )
@@ -115,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve the list on standard streams until they close."""
     parser = argparse.ArgumentParser(prog="agent_runtime.builtin.todo", description=__doc__)
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="the folder that holds todo.db")
-    create_server(parser.parse_args(arguments).data_dir / "todo.db").run("stdio")
+    create_server(TodoFile(parser.parse_args(arguments).data_dir / "todo.db")).run("stdio")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,13 @@
-"""A list of todos in a SQLite file. Several processes may use it at once."""
+"""A list of todos in a database that several processes may use at once."""
 
-import os
 import re
-import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
-from agent_runtime.builtin.toolbox import Refusal
+from agent_runtime.builtin.refusals import Refusal
+from agent_runtime.domain.errors import StoreUnavailableError
 
 Status = Literal["open", "done", "all"]
 
@@ -18,22 +15,44 @@ MAX_LISTED = 1000
 """The most todos of a listing."""
 MAX_TODOS = 10_000
 _CANDIDATES_SHOWN = 10
-_BUSY_S = 10.0
 
-# AUTOINCREMENT: the id of a deleted todo is never used again.
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS todos (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    text TEXT NOT NULL,
-    done INTEGER NOT NULL DEFAULT 0 CHECK (done IN (0, 1))
-) STRICT
-"""
-_ADD = "INSERT INTO todos (text) VALUES (?) RETURNING id, text, done"
-_COUNT = "SELECT count(*) FROM todos WHERE :status = 'all' OR done = (:status = 'done')"
-_LIST = "SELECT id, text, done FROM todos WHERE :status = 'all' OR done = (:status = 'done') ORDER BY id LIMIT :limit"
-_GET = "SELECT id, text, done FROM todos WHERE id = ?"
-_COMPLETE = "UPDATE todos SET done = 1 WHERE id = ?"
-_DELETE = "DELETE FROM todos WHERE id = ?"
+Row = tuple[int, str, bool]
+"""A stored todo: id, text, done."""
+
+
+class TodoTable(Protocol):
+    """The todos within a transaction. The id of a deleted todo is never used again."""
+
+    def insert(self, text: str) -> Row: ...
+    def count(self, status: Status) -> int: ...
+    def select(self, status: Status, limit: int) -> list[Row]:
+        """Return the first todos in this status, oldest first."""
+
+    def find(self, todo_id: int) -> Row | None: ...
+    def complete(self, todo_id: int) -> None: ...
+    def delete(self, todo_id: int) -> None: ...
+    def has_had_any(self) -> bool:
+        """Return whether there has ever been a todo, also one that was deleted."""
+
+    def restore(self, rows: Sequence[Row]) -> None:
+        """Add the todos of another list, in order, with their ids. There has been none so far."""
+
+
+class TodoDatabase(Protocol):
+    """Keeps a list on a connection that is opened on first use and again after `close`. Its methods block, and may be
+    called on any thread.
+    """
+
+    def read(self) -> AbstractContextManager[TodoTable]:
+        """Return a transaction that sees one state. Entering and leaving raise: StoreUnavailableError."""
+
+    def write(self) -> AbstractContextManager[TodoTable]:
+        """Return a transaction of the only writer. It is durable on leaving, and undone by an error.
+
+        Entering and leaving raise: StoreUnavailableError.
+        """
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,112 +66,111 @@ class Todo:
 
 
 class TodoList:
-    """One connection, opened on first use and again after `close`. Its methods block, and may be called on any thread.
+    """The verbs of the list. Its methods block, and may be called on any thread.
 
-    Every method raises Refusal if the request is invalid or the file cannot be used.
+    Every method raises Refusal if the request is invalid or the database cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
-        self._lock = threading.Lock()
+    def __init__(self, database: TodoDatabase) -> None:
+        self._database = database
 
     def close(self) -> None:
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        self._database.close()
 
     def add(self, text: str) -> Todo:
         """Add an open todo, on one line, and return it. Durable on return."""
         line = " ".join(text.split())
         if not line:
             raise Refusal("The text of the todo is empty: say what is to be done.")
-        with self._transaction() as connection:
-            if _count(connection, "all") >= MAX_TODOS:
+        with _refuse_in_outage(), self._database.write() as todos:
+            if todos.count("all") >= MAX_TODOS:
                 raise Refusal(f"There are {MAX_TODOS} todos already: delete some first.")
-            return _to_todo(connection.execute(_ADD, (line,)).fetchone())
+            return Todo(*todos.insert(line))
 
     def list(self, status: Status) -> tuple[tuple[Todo, ...], int]:
         """Return the first todos in this status, oldest first, and the number of all."""
-        with self._transaction("BEGIN") as connection:
-            return _select(connection, status, MAX_LISTED), _count(connection, status)
+        with _refuse_in_outage(), self._database.read() as todos:
+            return _select(todos, status, MAX_LISTED), todos.count(status)
 
     def complete(self, todo_id: int | None, text: str | None) -> tuple[Todo, bool]:
         """Complete a todo. Return it, and whether it was open before. By text, only open ones are found."""
-        with self._transaction() as connection:
-            todo = _choose(connection, todo_id, text, "open")
-            connection.execute(_COMPLETE, (todo.id,))
+        with _refuse_in_outage(), self._database.write() as todos:
+            todo = _choose(todos, todo_id, text, "open")
+            todos.complete(todo.id)
             return Todo(todo.id, todo.text, done=True), not todo.done
 
     def delete(self, todo_id: int | None, text: str | None) -> Todo:
-        """Delete a todo and return it."""
-        with self._transaction() as connection:
-            todo = _choose(connection, todo_id, text, "all")
-            connection.execute(_DELETE, (todo.id,))
+        """Delete a todo and return it. By text, only the whole text counts."""
+        with _refuse_in_outage(), self._database.write() as todos:
+            todo = _choose(todos, todo_id, text, "all")
+            wanted = " ".join((text or todo.text).split())
+            if todo.text.casefold() != wanted.casefold():
+                raise Refusal(
+                    f"No todo has the text {wanted!r} as a whole; {todo.text!r} ({todo.id}) fits it in part. To delete "
+                    "that one, give its id or its whole text."
+                )
+            todos.delete(todo.id)
             return todo
 
-    @contextmanager
-    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        """Run alone in this process; with IMMEDIATE as the only writer of all, so that nothing happens between read and
-        write.
-        """
-        try:
-            with self._lock:
-                connection = self._connection = self._connection or _connect(self._path)
-                connection.execute(begin)
-                try:
-                    yield connection
-                    connection.execute("COMMIT")
-                finally:
-                    if connection.in_transaction:  # refused, or the disk is full: undo everything
-                        connection.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            raise Refusal(f"The file of the todo list cannot be used now: {error}.") from error
-        except OSError as error:
-            raise Refusal(f"The folder of the todo list cannot be made: {error.strerror}.") from error
+    def complete_all(self) -> int:
+        """Complete all open todos. Return how many there were."""
+        with _refuse_in_outage(), self._database.write() as todos:
+            found = _select(todos, "open", MAX_TODOS)
+            for todo in found:
+                todos.complete(todo.id)
+            return len(found)
+
+    def delete_all(self, status: Status) -> int:
+        """Delete all todos in this status. Return how many there were."""
+        with _refuse_in_outage(), self._database.write() as todos:
+            found = _select(todos, status, MAX_TODOS)
+            for todo in found:
+                todos.delete(todo.id)
+            return len(found)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # as private as the journal beside it
-    # All worker threads share one connection; the lock of the list keeps them apart.
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+def copy_todos(source: TodoDatabase, target: TodoDatabase) -> int | None:
+    """Copy all todos with their ids, in one transaction, and return their number.
+
+    Returns None, and copies nothing, if the target has ever had a todo: one of its own, or a copy from before. Raises:
+    StoreUnavailableError.
+    """
+    with source.read() as todos:
+        rows = todos.select("all", MAX_TODOS)
+    if not rows:
+        return 0
+    with target.write() as todos:
+        if todos.has_had_any():
+            return None
+        todos.restore(rows)
+    return len(rows)
+
+
+@contextmanager
+def _refuse_in_outage() -> Iterator[None]:
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(_SCHEMA)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        yield
+    except StoreUnavailableError as error:
+        raise Refusal(str(error)) from error
 
 
-def _to_todo(row: tuple[int, str, int]) -> Todo:
-    return Todo(row[0], row[1], bool(row[2]))
+def _select(todos: TodoTable, status: Status, limit: int) -> tuple[Todo, ...]:
+    return tuple(Todo(*row) for row in todos.select(status, limit))
 
 
-def _select(connection: sqlite3.Connection, status: Status, limit: int) -> tuple[Todo, ...]:
-    return tuple(map(_to_todo, connection.execute(_LIST, {"status": status, "limit": limit})))
-
-
-def _count(connection: sqlite3.Connection, status: Status) -> int:
-    return int(connection.execute(_COUNT, {"status": status}).fetchone()[0])
-
-
-def _choose(connection: sqlite3.Connection, todo_id: int | None, text: str | None, status: Status) -> Todo:
+def _choose(todos: TodoTable, todo_id: int | None, text: str | None, status: Status) -> Todo:
     """Return the one todo that is meant, by its id or by its text."""
     if (todo_id is None) == (text is None):
         raise Refusal("Say which todo, by its id or by its text, and not by both.")
     if todo_id is not None:
-        row = connection.execute(_GET, (todo_id,)).fetchone()
+        row = todos.find(todo_id)
         if row is None:
             raise Refusal(f"There is no todo {todo_id}: list the todos to see what there is.")
-        return _to_todo(row)
+        return Todo(*row)
     wanted = " ".join((text or "").split())
     if not wanted:
         raise Refusal("The text is empty: say which todo, by its id or by a part of its text.")
-    known = _select(connection, "all", MAX_TODOS)
+    known = _select(todos, "all", MAX_TODOS)
     found = find_matching(wanted, [todo for todo in known if status == "all" or not todo.done])
     if len(found) == 1:
         return found[0]

@@ -4,9 +4,8 @@ Every tool refuses unknown arguments, declares its output, and answers with text
 refusal is an error result that says what to do instead.
 """
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -21,13 +20,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from pydantic.json_schema import GenerateJsonSchema
 
 from agent_runtime import __version__
-
-MAX_TEXT = 1024 * 1024
-"""The longest text that a tool accepts or reads, in bytes: 1 MiB."""
-
-
-class Refusal(Exception):  # noqa: N818 - a tool's considered answer, not a failure of the service
-    """The tool refuses, and nothing was changed. The message says why and what to do, and may be shown to anyone."""
+from agent_runtime.builtin.refusals import Refusal
+from agent_runtime.telemetry import keep_logging
 
 
 class Output(BaseModel):
@@ -59,19 +53,6 @@ def reply(text: str, output: Output) -> CallToolResult:
     return CallToolResult(
         content=[TextContent(type="text", text=text)], structured_content=output.model_dump(mode="json")
     )
-
-
-def pluralize(count: int, noun: str, nouns: str | None = None) -> str:
-    """Return the count with its noun: `1 byte`, `2 bytes`, `0 entries`."""
-    return f"{count} {noun if count == 1 else nouns or noun + 's'}"
-
-
-def split_lines(text: str) -> list[str]:
-    """Return the lines of a text without their ends. A last line without an end counts."""
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
 
 
 class _Strict(ArgModelBase):
@@ -132,13 +113,23 @@ def _find_argument_faults(error: ValidationError, tool: Tool) -> Iterable[str]:
     return said.values()
 
 
+_described: dict[Callable[..., CallToolResult], Tool] = {}
+
+
 def make_tool(
     function: Callable[..., CallToolResult], hints: ToolAnnotations, *, name: str | None = None, inline: bool = False
 ) -> Tool:
     """Return a tool for a function: its docstring is the description, its return type `Annotated[CallToolResult,
-    Output]`.
+    Output]`. The models and schemas of a function, or of a method of any object, are made once in a process.
     """
-    tool = BuiltinTool.from_function(function, name=name, annotations=hints)
+    written = getattr(function, "__func__", function)
+    if written not in _described:
+        _described[written] = _describe(function, name)
+    return _described[written].model_copy(update={"fn": function, "annotations": hints, "inline": inline})
+
+
+def _describe(function: Callable[..., CallToolResult], name: str | None) -> Tool:
+    tool = BuiltinTool.from_function(function, name=name)
     output = tool.fn_metadata.output_model
     arguments = create_model(f"{tool.name}_arguments", __base__=(_Strict, tool.fn_metadata.arg_model))
     schema = arguments.model_json_schema(schema_generator=_PlainSchema)
@@ -147,9 +138,7 @@ def make_tool(
         described.pop("title", None)
     metadata = FuncMetadata(arg_model=arguments, output_model=output, output_schema=output_schema)
     description = " ".join(tool.description.split())
-    return tool.model_copy(
-        update={"fn_metadata": metadata, "parameters": schema, "description": description, "inline": inline}
-    )
+    return tool.model_copy(update={"fn_metadata": metadata, "parameters": schema, "description": description})
 
 
 def make_server(
@@ -159,19 +148,7 @@ def make_server(
     lifespan: Callable[[MCPServer[Any]], AbstractAsyncContextManager[Any]] | None = None,
 ) -> MCPServer[Any]:
     """Return a server with exactly these tools."""
-    with _keep_logging():
+    with keep_logging():
         return MCPServer(
             name=name, instructions=instructions, version=__version__, tools=list(tools), lifespan=lifespan
         )
-
-
-@contextmanager
-def _keep_logging() -> Iterator[None]:
-    """Restore the root logger afterwards: the SDK configures it, which is the composition root's task."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)

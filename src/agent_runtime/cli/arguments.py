@@ -24,10 +24,29 @@ _KEYS = (
     "remove its line. This command stores nothing."
 )
 
+_ID_HELP = "the id of the task, or its beginning if no other task begins so; `last` is the newest"
+
 _AUDIT = (
     "Without --server the command reads the database itself, even while a service runs on it, and changes nothing. "
     "Journals are tamper-evident: a change is found unless the whole history was rewritten. To find that too, keep a "
     "head elsewhere (audit head)."
+)
+_MIGRATE = (
+    "A service does the same when it starts. On PostgreSQL the command may run beside replicas of the version before; "
+    "on SQLite no service may run on the database."
+)
+_MOVE = (
+    "A URL is like storage.url: sqlite:///PATH or postgresql://USER@HOST/DATABASE. No service may run on either. The "
+    "source is only read; do not start a service on it again, or unfinished tasks run twice. If the command was "
+    "interrupted, run it again: it goes on. A journal that was changed is named and left out; exit code 1 if one is."
+)
+_IMPORT = (
+    "The command shows what it would add and asks. Entries that exist stay as they are, and so do comments. Secrets "
+    "become ${env:NAME}; the command lists the variables to set."
+)
+_COMPLETION = (
+    'bash: eval "$(agent-runtime completion bash)" in ~/.bashrc; zsh: the same in ~/.zshrc, after compinit; '
+    "fish: agent-runtime completion fish > ~/.config/fish/completions/agent-runtime.fish"
 )
 _CHECKPOINT = (
     "The command verifies the commits first, and writes nothing if one is wrong. No service may run on the database."
@@ -51,13 +70,26 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"agent-runtime {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _setup_commands(commands)
     _service_commands(commands)
     _task_commands(commands)
     _rerun_command(commands)
     _decisions(commands)
+    _mcp(commands)
     _keys(commands)
     _audit(commands)
+    _storage(commands)
     return parser
+
+
+def _mcp(commands: "_Commands") -> None:
+    mcp = commands.add_parser("mcp", help="hand work to the service from an MCP client")
+    verbs = mcp.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    what = "be an MCP server on standard input and output, for clients that start their servers"
+    serve = _add(verbs, "serve", "mcp:serve", what)
+    _service(serve)
+    serve.add_argument("--url", dest="server", type=_url, metavar="URL", help="the same as --server")
+    _settings(serve, level="warning")
 
 
 def _keys(commands: "_Commands") -> None:
@@ -82,7 +114,7 @@ def _audit(commands: "_Commands") -> None:
     verify = verbs.add_parser("verify", help="list every fault; exit code 1 if there is one", epilog=_AUDIT)
     verify.set_defaults(command=_load_later("audit:verify"))
     what = verify.add_mutually_exclusive_group()
-    what.add_argument("task_id", metavar="ID", nargs="?", help="one task (default: all)")
+    what.add_argument("task_id", metavar="ID", nargs="?", help=f"one task (default: all): {_ID_HELP}")
     what.add_argument("--file", type=_path, metavar="EXPORT", help="check an export, without a service or a database")
     head_help = "check the commits against a head that `audit head` printed earlier, kept elsewhere"
     what.add_argument("--head", metavar="POSITION:HASH", help=head_help)
@@ -102,6 +134,22 @@ def _audit(commands: "_Commands") -> None:
         _settings(command, level="error")
 
 
+def _storage(commands: "_Commands") -> None:
+    migrate = commands.add_parser(
+        "migrate", help="bring the tables of the store up to date, and say what was done", epilog=_MIGRATE
+    )
+    migrate.set_defaults(command=_load_later("migrating:migrate"))
+    migrate.add_argument("--check", action="store_true", help="only say what is missing; exit code 1 if something is")
+    migrate.add_argument("--json", action="store_true", help="print one JSON document: store, schema, applied, missing")
+    _settings(migrate, level="error")
+    move = commands.add_parser("move", help="copy all tasks from one store to another", epilog=_MOVE)
+    move.set_defaults(command=_load_later("moving:move"))
+    move.add_argument("--from", dest="source", required=True, metavar="URL", help="the store that has the tasks")
+    move.add_argument("--to", dest="target", required=True, metavar="URL", help="the store that gets them")
+    move.add_argument("--json", action="store_true", help="print one JSON document: the numbers of tasks, and faults")
+    _settings(move, level="error")
+
+
 _Commands = Any
 """The result of `add_subparsers`, whose type argparse does not export."""
 
@@ -110,12 +158,13 @@ def _service_commands(commands: _Commands) -> None:
     serve = _add(commands, "serve", "serve:serve", "serve the API until SIGTERM or Ctrl-C (the default command)")
     serve.add_argument("--host", help="address to listen on (server.host)")
     serve.add_argument("--port", type=int, help="port to listen on; 0: any free one (server.port)")
-    _settings(serve, level=None)
-    tools = _add(
-        commands, "tools", "commands:tools", "list the tools that plans may use, and unavailable tools with the reason"
+    serve.add_argument(
+        "--role",
+        choices=("all", "api", "worker"),
+        help="what this one of several replicas does (role): takes requests, runs tasks, or both",
     )
-    tools.add_argument("--refresh", action="store_true", help="ask every server again first")
-    _client(tools, "the catalogue and the servers", level="error")
+    _settings(serve, level=None)
+    _tools(commands)
     reload = _add(commands, "reload", "commands:reload", "reload tool_registry.yaml in the running service")
     _client(reload, "the ids of the entries that were added, changed and removed", level="error")
     doctor = _add(
@@ -125,11 +174,57 @@ def _service_commands(commands: _Commands) -> None:
     _settings(doctor, level="error")
 
 
+def _setup_commands(commands: _Commands) -> None:
+    what = "write a tool registry, settings and a folder for files; overwrites nothing"
+    init = commands.add_parser("init", help=what, description=what)
+    init.set_defaults(command=_load_later("registry_editing:init"))
+    init.add_argument("folder", metavar="DIR", nargs="?", type=_path, default=Path(), help="where (default: here)")
+    init.add_argument("--json", action="store_true", help="print one JSON document: made, kept")
+    what = "print a script with which the shell completes commands and options"
+    completion = commands.add_parser("completion", help=what, description=what, epilog=_COMPLETION)
+    completion.set_defaults(command=_load_later("completion:show"))
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="your shell")
+
+
+def _tools(commands: _Commands) -> None:
+    what = "list the tools that plans may use, and unavailable tools with the reason"
+    tools = _add(commands, "tools", "commands:tools", what)
+    tools.add_argument("--refresh", action="store_true", help="ask every server again first")
+    _client(tools, "the catalogue and the servers", level="error")
+    verbs = tools.add_subparsers(title="commands", metavar="COMMAND")
+    show = _add(verbs, "show", "calling:show_tool", "show what a tool does, its arguments, and how to call it")
+    show.add_argument("tool", metavar="SERVER.TOOL", help="the tool, as `tools` names it")
+    _client(show, "the tool, as in the catalogue", level="error")
+    added = verbs.add_parser(
+        "import",
+        help="add the servers of another MCP client to the registry",
+        description="Add the servers of Claude Desktop, Cursor, VS Code and others to the registry.",
+        epilog=_IMPORT,
+    )
+    added.set_defaults(command=_load_later("registry_editing:import_servers"))
+    added.add_argument("file", metavar="FILE", help="the JSON file with mcpServers (or servers); - is standard input")
+    added.add_argument("--yes", action="store_true", help="write without asking")
+    added.add_argument(
+        "--json", action="store_true", help="print one JSON document: entries, skipped, variables, written"
+    )
+    _settings(added, level="error")
+
+
 def _task_commands(commands: _Commands) -> None:
-    run = _add(commands, "run", "commands:run", "submit a task, show its plan, ask, and follow it to its result")
-    run.add_argument("prompt", metavar="PROMPT", help="the task in words; - reads it from standard input")
+    run = _add(commands, "run", "running:run", "submit a task, show its plan, ask, and follow it to its result")
+    what = run.add_mutually_exclusive_group(required=True)
+    what.add_argument("prompt", metavar="PROMPT", nargs="?", help="the task in words; - reads it from standard input")
+    what.add_argument("--plan", metavar="FILE", help="run this plan, JSON or YAML; - reads it from standard input")
     run.add_argument("--yes", action="store_true", help="approve the plan without asking")
     _client(run)
+    call = _add(
+        commands, "call", "calling:call", "call one tool: a plan with one step, shown and approved like any other"
+    )
+    call.add_argument("tool", metavar="SERVER.TOOL", help="the tool, as `tools` names it")
+    value_help = "an argument, typed by the schema of the tool; NAME:=JSON gives its value as JSON"
+    call.add_argument("arguments", metavar="NAME=VALUE", nargs="*", help=value_help)
+    call.add_argument("--yes", action="store_true", help="approve the plan without asking")
+    _client(call, level="error")
     tasks = _add(commands, "tasks", "commands:tasks", "list the tasks, newest first")
     tasks.add_argument("--status", help="list only tasks of this status")
     tasks.add_argument(
@@ -140,6 +235,8 @@ def _task_commands(commands: _Commands) -> None:
         _with_id(_add(commands, "show", "commands:show", "show one task: its plan, its steps, its result")),
         level="error",
     )
+    plan = _add(commands, "plan", "editing:show", "print the plan of a task as YAML, to edit and put back with `edit`")
+    _client(_with_id(plan), "the plan with all that its digest covers", level="error")
     planning = _add(
         commands, "planning", "planning:show_attempts", "show what a language model was asked for the plans of a task"
     )
@@ -159,10 +256,16 @@ def _decisions(commands: _Commands) -> None:
     approve = _with_id(_add(commands, "approve", "commands:approve", "approve the plan of a task, which then runs"))
     approve.add_argument(
         "--digest",
-        help="the digest of the plan that you read; required after revision 1 (default: that of revision 1)",
+        help="the digest of the plan that you read; required once another was asked for (default: that of revision 1)",
     )
     approve.add_argument("--comment", help="a comment, stored with the approval")
     approve.add_argument("--call", metavar="CALL_ID", help="approve this call of the task instead; see `show`")
+    approve.add_argument(
+        "--arguments",
+        type=_json,
+        metavar="JSON",
+        help="with --call: an object; send the call with these arguments instead",
+    )
     _client(approve)
     reject = _with_id(_add(commands, "reject", "commands:reject", "reject the plan of a task, which ends the task"))
     reject.add_argument("--reason", help="a reason, stored with the rejection")
@@ -171,6 +274,9 @@ def _decisions(commands: _Commands) -> None:
     revise = _with_id(_add(commands, "revise", "commands:revise", "plan a task again, and show the new plan"))
     revise.add_argument("feedback", metavar="FEEDBACK", help="the changes to the plan, in words")
     _client(revise)
+    edit = _with_id(_add(commands, "edit", "editing:edit", "replace the plan of a task by an edited one, and show it"))
+    edit.add_argument("file", metavar="FILE", help="the plan, JSON or YAML; - reads standard input")
+    _client(edit)
     cancel = _with_id(_add(commands, "cancel", "commands:cancel", "cancel a task"))
     cancel.add_argument("--reason", help="a reason, stored with the cancellation")
     _client(cancel)
@@ -213,7 +319,7 @@ def _load_later(target: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _with_id(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("task_id", metavar="ID", help="the id of the task, as `agent-runtime tasks` shows it")
+    parser.add_argument("task_id", metavar="ID", help=_ID_HELP)
     return parser
 
 
@@ -221,10 +327,14 @@ def _client(
     parser: argparse.ArgumentParser, document: str = "the final state of the task", *, level: str = "warning"
 ) -> None:
     parser.add_argument("--json", action="store_true", help=f"print one JSON document: {document}")
+    _service(parser)
+    _settings(parser, level=level)
+
+
+def _service(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", type=_url, metavar="URL", help="the URL of the service to use")
     key_help = "the file with the API key, if the service requires one (default: AGENT_RUNTIME_API_KEY)"
     parser.add_argument("--key-file", type=_path, metavar="FILE", help=key_help)
-    _settings(parser, level=level)
 
 
 def _settings(parser: argparse.ArgumentParser, *, level: str | None) -> None:

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from agent_runtime.cli import output
-from agent_runtime.cli.client import Client, RefusedError, UnavailableError
 from agent_runtime.cli.service import key_of, settings_of
+from agent_runtime.cli.task_ids import complete_id
+from agent_runtime.client import Client, NotFoundError, UnavailableError
 from agent_runtime.config import Settings
 from agent_runtime.domain.audit_export import export as exported
 from agent_runtime.domain.audit_export import find_export_faults, parse_export
@@ -86,6 +86,7 @@ def verify(options: argparse.Namespace) -> int:
         _add_file(report, options.file)
     else:
         with _source(options) as source:
+            _complete_id(options, source)
             if options.task_id is None and not isinstance(source, Client):
                 _add_database(report, source, kept_head)
             _add_tasks(report, source, options.task_id)
@@ -173,8 +174,9 @@ def _expect_commits(database: StoredDatabase) -> None:
 def export(options: argparse.Namespace) -> int:
     """Print the export of a task, which others can verify."""
     with _source(options) as source:
+        _complete_id(options, source)
         task_id = options.task_id
-        document = source.audit(task_id) if isinstance(source, Client) else exported(source.read(task_id))
+        document = source.export_audit(task_id) if isinstance(source, Client) else exported(source.read(task_id))
         output.document(document, ascii_only=True)
     return 0
 
@@ -186,11 +188,16 @@ _Source = StoredDatabase | Client
 def _source(options: argparse.Namespace) -> Iterator[_Source]:
     """Yield the service that --server names, or the database itself, which a service may be using."""
     if options.server:
-        yield Client(lambda: str(options.server), key_of(options))
+        with Client(options.server, key_of(options)) as client:
+            yield client
         return
     settings, _ = settings_of(options)
     with open_for_reading(settings.storage) as file:
         yield file
+
+
+def _complete_id(options: argparse.Namespace, source: _Source) -> None:
+    complete_id(options, lambda: iter(sorted(_list_ids(source), reverse=True)))
 
 
 def _add_database(report: _Report, database: StoredDatabase, kept_head: CommitHead | None) -> None:
@@ -223,15 +230,14 @@ def _add_tasks(report: _Report, source: _Source, task_id: str | None) -> None:
             report.faults.append(AuditFault(one, None, "journal", str(error)))
         except ValueError as error:
             report.faults.append(AuditFault(one, None, "export", f"{error}."))
-        except (TaskNotFoundError, RefusedError) as error:
-            gone = isinstance(error, TaskNotFoundError) or error.status == HTTPStatus.NOT_FOUND
-            if task_id is not None or not gone:  # when all tasks are checked, one may be deleted meanwhile
+        except (TaskNotFoundError, NotFoundError):
+            if task_id is not None:  # when all tasks are checked, one may be deleted meanwhile
                 raise
 
 
 def _add_task(report: _Report, source: _Source, task_id: str) -> None:
     if isinstance(source, Client):
-        report.add_export(source.audit(task_id))
+        report.add_export(source.export_audit(task_id))
     else:
         kept = source.read(task_id)
         report.add(kept, find_journal_faults(kept))
@@ -243,7 +249,7 @@ def _list_ids(source: _Source) -> list[str]:
     ids: list[str] = []
     cursor: str | None = None
     while True:
-        page = source.tasks(None, _PAGE, cursor)
+        page = source.list_tasks(limit=_PAGE, cursor=cursor)
         ids += [task["task_id"] for task in page["tasks"]]
         cursor = page["next_cursor"]
         if cursor is None:

@@ -2,19 +2,21 @@
 
 import argparse
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
+from typing import Protocol
 
 from agent_runtime.api.auth import anonymous_risks, keys_of
 from agent_runtime.bootstrap import make_pool, read_registry, resolve_registry
 from agent_runtime.builtin.servers import reach_of
 from agent_runtime.cli import output
-from agent_runtime.cli.client import Client
 from agent_runtime.cli.findings import Finding, packages_of
 from agent_runtime.cli.model_check import check_model
 from agent_runtime.cli.service import settings_of
+from agent_runtime.client import Client, ClientError
 from agent_runtime.config import REGISTRY_VARIABLE, Settings, protect_process
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
@@ -25,6 +27,7 @@ from agent_runtime.domain.errors import (
 from agent_runtime.domain.tools import (
     BuiltinServer,
     HttpServer,
+    PythonServer,
     StdioServer,
     Tool,
     ToolDefinition,
@@ -35,58 +38,78 @@ from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.mcp_servers.sandbox import describe_level, describe_reach, find_bubblewrap_problem
 from agent_runtime.processes.peers import find_peers_problem
 from agent_runtime.registry.resolved import ResolvedEntry, ShownValues
+from agent_runtime.registry.shared_folders import describe_shared_folders
+from agent_runtime.registry.shelf import make_tool
 from agent_runtime.registry.verdicts import Verdicts
 from agent_runtime.services.ports import ToolServers
-from agent_runtime.services.tool_registry import make_tool
 from agent_runtime.storage.opening import open_store
-from agent_runtime.storage.owner import OwnerInfo, find_storage_owner, own_storage
+from agent_runtime.storage.owner import OwnerInfo, find_storage_owner, own_storage, storage_exists
 from agent_runtime.text.escaping import json_line, look_alikes
 
 _OWNER_S = 5.0
 """Seconds that the service that owns the data directory may take to report its readiness."""
 
 
+class _Tell(Protocol):
+    """Tells of findings."""
+
+    def __call__(self, *findings: Finding) -> None: ...
+
+
 def doctor(options: argparse.Namespace) -> int:
-    """Run all checks, print their findings, and return 1 if a check failed."""
-    findings = _look(options)
+    """Run all checks, print each finding as soon as it is there, and return 1 if a check failed."""
+    findings: list[Finding] = []
+
+    def tell(*found: Finding) -> None:
+        for finding in found:
+            findings.append(finding)
+            if not options.json:
+                output.print_finding(finding.check, finding.state, finding.detail)
+
+    _look(options, tell)
     if options.json:
         output.document({"findings": [asdict(finding) for finding in findings]})
-    else:
-        rows = [(finding.check, finding.state, finding.detail) for finding in findings]
-        output.table("", ("Check", "State", "Detail"), rows)
     return 1 if any(finding.state == "fail" for finding in findings) else 0
 
 
-def _look(options: argparse.Namespace) -> list[Finding]:
+def _look(options: argparse.Namespace, tell: _Tell) -> None:
     try:
         settings, secrets = settings_of(options)
     except ConfigurationError as error:
-        return [Finding("config", "fail", str(error))]
-    findings = [Finding("config", "ok", str(settings.config_file or "no config.yaml; defaults and environment"))]
-    findings += [Finding("config", "warn", warning) for warning in settings.config_warnings]
-    findings += [_access(settings), *_callers(settings)]
-    findings.append(_store(settings))
+        tell(Finding("config", "fail", str(error)))
+        return
+
+    def tell_redacted(*findings: Finding) -> None:
+        tell(*(replace(finding, detail=secrets.redactor.redact_message(finding.detail)) for finding in findings))
+
+    tell_redacted(Finding("config", "ok", str(settings.config_file or "no config.yaml; defaults and environment")))
+    tell_redacted(*(Finding("config", "warn", warning) for warning in settings.config_warnings))
+    tell_redacted(_access(settings), *_callers(settings))
+    tell_redacted(_store(settings))
     try:
         entries = read_registry(settings)
     except ConfigurationError as error:
-        findings.append(Finding("registry", "fail", str(error)))
+        tell_redacted(Finding("registry", "fail", str(error)))
         entries = ()
     else:
         enabled = sum(entry.enabled for entry in entries)
         origin = settings.tool_registry if settings.tool_registry_yaml is None else REGISTRY_VARIABLE
-        findings.append(Finding("registry", "ok", f"{origin}: {enabled} of {len(entries)} enabled"))
-    findings += _find_pointless_denials(settings, entries)
+        tell_redacted(Finding("registry", "ok", f"{origin}: {enabled} of {len(entries)} enabled"))
+    tell_redacted(*_find_pointless_denials(settings, entries))
     # Any key will do, as no identities are compared.
     loaded = resolve_registry(settings, secrets, entries, ShownValues(b""))
-    findings += [Finding(f"server {advice.server_id}", "warn", advice.message) for advice in loaded.advice]
+    tell_redacted(*(Finding(f"server {advice.server_id}", "warn", advice.message) for advice in loaded.advice))
+    base_dir = settings.tool_registry.parent
+    if settings.is_shared and (shared := describe_shared_folders(loaded.resolved, base_dir)):
+        tell_redacted(Finding("replicas", "ok", shared))
     protect_process(settings)
-    seen = asyncio.run(_servers(make_pool(settings, secrets, loaded), loaded.resolved, settings.tool_registry.parent))
-    findings += seen.findings
-    findings += [_reach(entry, settings.tool_registry.parent, settings.data_dir) for entry in entries if entry.enabled]
-    findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
-    findings += [finding for entry in entries if entry.enabled for finding in _relays(settings, entry)]
-    findings += [*asyncio.run(check_model(settings, secrets, seen.tools)), _sandbox()]
-    return [replace(finding, detail=secrets.redactor.redact_message(finding.detail)) for finding in findings]
+    tools = asyncio.run(_servers(make_pool(settings, secrets, loaded), loaded.resolved, base_dir, tell_redacted))
+    used = [entry for entry in entries if entry.enabled]
+    tell_redacted(*(_reach(entry, base_dir, settings.storage.local_folder) for entry in used))
+    tell_redacted(*(finding for entry in used for finding in packages_of(entry)))
+    tell_redacted(*(finding for entry in used for finding in _relays(settings, entry)))
+    tell_redacted(*asyncio.run(check_model(settings, secrets, tools)))
+    tell_redacted(_sandbox())
 
 
 def _access(settings: Settings) -> Finding:
@@ -138,6 +161,8 @@ def _store(settings: Settings) -> Finding:
         owner = find_storage_owner(settings)
         if owner is not None:
             return _of_owner(owner)
+        if not storage_exists(settings):
+            return _check_place(settings)
         with own_storage(settings):
             asyncio.run(_write(settings))
     except AlreadyOwnedError as error:  # it started just now
@@ -147,13 +172,23 @@ def _store(settings: Settings) -> Finding:
     return Finding("store", "ok", f"{settings.storage.shown} can be written; no service runs")
 
 
+def _check_place(settings: Settings) -> Finding:
+    """Check that a store can be created where the settings say, and create nothing."""
+    place = settings.storage.database_path.absolute()
+    folder = next(parent for parent in place.parents if parent.exists())
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return Finding("store", "ok", f"{settings.storage.shown} does not exist yet; the first task creates it")
+    return Finding("store", "fail", f"{settings.storage.shown} cannot be created: {folder} cannot be written")
+
+
 def _of_owner(owner: OwnerInfo) -> Finding:
     url = owner.url
     if url is None:
         return Finding("store", "warn", f"process {owner.pid} owns the data directory, and does not serve (yet)")
     try:
-        Client(lambda: url).ready(_OWNER_S)
-    except AgentRuntimeError as error:
+        with Client(url) as client:
+            client.check_ready(_OWNER_S)
+    except ClientError as error:
         return Finding("store", "fail", f"process {owner.pid} serves at {url}. {error}")
     return Finding("store", "ok", f"process {owner.pid} serves at {url} and is ready")
 
@@ -171,13 +206,21 @@ class _Seen:
     tools: Sequence[Tool] = ()
 
 
-async def _servers(servers: ServerPool, entries: Sequence[ResolvedEntry], base_dir: Path) -> _Seen:
-    """Query the tools of all enabled servers, concurrently."""
+async def _servers(servers: ServerPool, entries: Sequence[ResolvedEntry], base_dir: Path, tell: _Tell) -> list[Tool]:
+    """Query the tools of all enabled servers, concurrently, and tell of each as it has answered.
+
+    Return the tools in the order of the entries.
+    """
     judge = JudgeProcess()
-    async with servers as pool, asyncio.TaskGroup() as group:
-        asked = [group.create_task(_server(pool, Verdicts(judge.judge), entry, base_dir)) for entry in entries]
-    seen = [one.result() for one in asked]
-    return _Seen([finding for one in seen for finding in one.findings], [tool for one in seen for tool in one.tools])
+
+    async def look(entry: ResolvedEntry) -> Sequence[Tool]:
+        seen = await _server(pool, Verdicts(judge.judge), entry, base_dir)
+        tell(*seen.findings)
+        return seen.tools
+
+    async with servers as pool:
+        found = await asyncio.gather(*map(look, entries))
+    return [tool for tools in found for tool in tools]
 
 
 async def _server(pool: ToolServers, verdicts: Verdicts, resolved: ResolvedEntry, base_dir: Path) -> _Seen:
@@ -250,7 +293,7 @@ def _find_pointless_denials(settings: Settings, entries: Sequence[ToolServer]) -
             yield Finding("config", "warn", detail)
 
 
-def _reach(entry: ToolServer, base_dir: Path, data_dir: Path) -> Finding:
+def _reach(entry: ToolServer, base_dir: Path, data_dir: Path | None) -> Finding:
     """Describe the reach of a server on this machine, as it would be started now."""
     match entry:
         case StdioServer():
@@ -259,6 +302,8 @@ def _reach(entry: ToolServer, base_dir: Path, data_dir: Path) -> Finding:
             reach = "nothing on this machine: it runs elsewhere, and receives the calls that are made to it"
         case BuiltinServer(config=config):
             reach = reach_of(config, base_dir, data_dir)
+        case PythonServer():
+            reach = "all that the service itself can: its code runs in the process of the service, and is not confined"
     return Finding(f"reach of {entry.id}", "ok", reach)
 
 

@@ -2,8 +2,12 @@
 
 import argparse
 import json
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from agent_runtime.cli import output
@@ -21,7 +25,10 @@ def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
     elif task["terminal"] and task["status"] != "completed":
         output.say(f"Task {task_id} was {task['status']}.")
     elif task["status"] == "awaiting_approval":
-        named = ("--digest", task["plan_digest"]) if task["plan_revision"] > 1 else ()
+        if task["revision_failed"]:
+            output.say(f"No other plan could be made: {task['revision_failed']['message']}")
+        was_sent_back = task["plan_revision"] > 1 or task["revision_failed"]
+        named = ("--digest", task["plan_digest"]) if was_sent_back else ()
         output.say(f"Task {task_id} awaits approval. Approve its plan: {hint(options, 'approve', task_id, *named)}")
         output.say(f"or reject it: {hint(options, 'reject', task_id)}")
         output.say(f"or ask for changes: {hint(options, 'revise', task_id, 'FEEDBACK')}")
@@ -43,14 +50,15 @@ def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
         output.say(f"Step {asked['step_id']} called {output.tool_name(asked)}: {asked['reason']}")
         if asked["needed_by"]:
             output.say(f"Skipping it also skips the steps that need it: {', '.join(asked['needed_by'])}.")
-        resolve_it = hint(options, "resolve", task_id, "--step", asked["step_id"])
-        output.say(f"Find out if it took effect, and resolve it: {resolve_it} --as {'|'.join(asked['actions'])}")
+        first, *others = asked["actions"]
+        resolve_it = hint(options, "resolve", task_id, "--step", asked["step_id"], "--as", first)
+        output.say(f"Find out if it took effect, and resolve it: {resolve_it} (or {', '.join(others)})")
 
 
 def _explain_call(options: argparse.Namespace, task_id: str, asked: Mapping[str, Any]) -> None:
     show_call(asked)
     call = ("--call", asked["call_id"])
-    output.say(f"Approve it: {hint(options, 'approve', task_id, *call)}")
+    output.say(f"Approve it: {hint(options, 'approve', task_id, *call)} (--arguments JSON sends others)")
     output.say(f"or deny it: {hint(options, 'reject', task_id, *call)}")
 
 
@@ -63,11 +71,21 @@ def show_call(asked: Mapping[str, Any]) -> None:
 
 def hint(options: argparse.Namespace, verb: str, task_id: str | None = None, *more: str) -> str:
     """Return the command line of another command on the same service."""
-    words = ["agent-runtime", verb, task_id or options.task_id, *more]
+    words = [*command_words(), verb, task_id or options.task_id, *more]
     for name in ("server", "config", "registry", "data_dir", "key_file"):
         if getattr(options, name) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     return shlex.join(words)
+
+
+def command_words() -> list[str]:
+    """Return the words with which this command was started, for commands that work as typed."""
+    if "UV_RUN_RECURSION_DEPTH" in os.environ:  # `uv run` sets it
+        return ["uv", "run", "agent-runtime"]
+    started = Path(sys.argv[0])
+    if started.name == "__main__.py":
+        return [sys.executable, "-m", "agent_runtime"]
+    return ["agent-runtime" if shutil.which("agent-runtime") else str(started)]
 
 
 def show_question(asked: Mapping[str, Any]) -> None:

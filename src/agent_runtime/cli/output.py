@@ -1,12 +1,13 @@
 """Output for people: messages on standard error, tables and results on standard output, control characters escaped."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from select import select
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime.text.escaping import clear_name, escape_hidden
+from agent_runtime.text.escaping import clear_name, escape_hidden, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
 _POLL_S = 0.25
 _LONGEST_ARGUMENTS = 2000
 _WIDTH = 120
-"""The width of a table that is not written to a terminal."""
+"""The width of a table that is not written to a terminal, unless COLUMNS says another."""
+
+_PAIR = 2
+_NARROW = 80
+"""Below this width a table with more than two columns is printed as one block for each row."""
+
+_LONGEST_STATE = len("warn")
+_USUAL_CHECK = len("reach of filesystem")
 
 _COLOURS = {
     "read": "green",
@@ -46,6 +54,24 @@ def ask(question: str) -> str | None:
     return line.strip() if line else None
 
 
+def is_person_there() -> bool:
+    """Return True if standard input and standard error are a terminal, so that a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask_yes_or_no(question: str) -> bool | None:
+    """Ask a person until the answer is yes or no. Return None at the end of input."""
+    while (answer := ask(f"{question} [y/n] ")) not in {"y", "yes", "n", "no", None}:
+        pass
+    return None if answer is None else answer.startswith("y")
+
+
+def describe_effect(tool: Mapping[str, Any]) -> str:
+    """Return the effect of a tool, and whether its calls may be repeated where the effect does not say so."""
+    repeatable = tool["idempotent"] and tool["effect"] != "read"
+    return f"{tool['effect']}{', repeatable' if repeatable else ''}"
+
+
 def result(text: str) -> None:
     """Print a result on standard output: unchanged to a file or program, escaped to a terminal."""
     sys.stdout.write((escape_hidden(text, keep="\n\t") if sys.stdout.isatty() else text) + "\n")
@@ -58,29 +84,55 @@ def document(value: Any, *, ascii_only: bool = False) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, to_stdout: bool = True) -> None:
-    """Print a table, with the whole text of each cell, and colours for effects and states."""
+    """Print a table, with the whole text of each cell, and colours for effects and states.
+
+    Where little room is, each row becomes a block with a line for each cell.
+    """
     from rich import box  # noqa: PLC0415 - not needed for --help, nor for results alone
     from rich.table import Table  # noqa: PLC0415 - likewise
     from rich.text import Text  # noqa: PLC0415 - likewise
 
-    shown = Table(box=box.SIMPLE_HEAD, show_header=any(columns))
-    for number, column in enumerate(columns):
-        shown.add_column(column, overflow="fold", no_wrap=number == 0)  # people copy the first column
-    for row in rows:
-        shown.add_row(
-            *(Text(escape_hidden(cell, keep="\n"), style=_COLOURS.get(cell.partition(",")[0], "")) for cell in row)
-        )
     console = _console(to_stdout=to_stdout)
     if title:  # a title of the table itself would be as narrow as its columns
         console.print(Text(escape_hidden(title)))
+    cells = [
+        [Text(escape_hidden(cell, keep="\n"), style=_COLOURS.get(cell.partition(",")[0], "")) for cell in row]
+        for row in rows
+    ]
+    if console.width < _NARROW and len(columns) > _PAIR:
+        for row in cells:
+            block = Table.grid("", "", padding=(0, 2))
+            for column, cell in zip(columns, row, strict=True):
+                block.add_row(column, cell)
+            console.print(block, "")
+        return
+    shown = Table(box=box.SIMPLE_HEAD, show_header=any(columns))
+    for number, column in enumerate(columns):
+        shown.add_column(column, overflow="fold", no_wrap=number == 0)  # people copy the first column
+    for row in cells:
+        shown.add_row(*row)
     console.print(shown)
+
+
+def print_finding(check: str, state: str, detail: str) -> None:
+    """Print one finding of the doctor at once: a line, or a block where the terminal is narrow."""
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    line = Table.grid("", "", "", padding=(0, 2, 0, 0))
+    line.columns[0].min_width = _LONGEST_STATE
+    line.columns[1].min_width = _USUAL_CHECK
+    line.add_row(Text(state, style=_COLOURS[state]), escape_hidden(check), Text(escape_hidden(detail, keep="\n")))
+    _console(to_stdout=True).print(line)
+    sys.stdout.flush()
 
 
 def _console(*, to_stdout: bool) -> "Console":
     from rich.console import Console  # noqa: PLC0415 - as above
 
     stream = sys.stdout if to_stdout else sys.stderr
-    return Console(file=stream, width=None if stream.isatty() else _WIDTH, highlight=False)
+    width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal() else _WIDTH
+    return Console(file=stream, width=width, highlight=False)
 
 
 def plan_table(task: Mapping[str, Any], *, to_stdout: bool = False) -> None:
@@ -126,7 +178,9 @@ def argument_lines(arguments: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _conditions(step: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the conditions of a step that differ from the defaults."""
+    """Yield the reasoning of a step, and its conditions that differ from the defaults."""
+    if reasoning := step.get("reasoning"):
+        yield f"because: {one_line(reasoning, _LONGEST_ARGUMENTS)}"
     if step.get("when"):
         yield f"only when {escape_hidden(step['when'])}"
     if step["depends_on"]:

@@ -11,7 +11,7 @@ from agent_runtime.cli.service import connect
 def show_attempts(options: argparse.Namespace) -> int:
     """Print the attempts of a model at the plans of a task."""
     with connect(options) as service:
-        found = service.client.list_attempts(options.task_id)
+        found = service.client.list_planning_attempts(options.task_id)
     if options.json:
         output.document(found)
         return 0

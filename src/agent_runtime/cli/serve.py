@@ -32,4 +32,3 @@ def _collect_less_often() -> None:
     """Exclude modules and schemas from garbage collection, which took a sixth of the CPU time of a task."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)

@@ -1,7 +1,7 @@
 """The operator's configuration: settings (command line > environment > config.yaml > defaults), files and secrets."""
 
 from agent_runtime.config.descriptors import fit_connections, raise_descriptor_limit
-from agent_runtime.config.environment import CERTIFICATE_VARIABLES, NETWORK_VARIABLES, Proxies, Proxy
+from agent_runtime.config.environment import CERTIFICATE_VARIABLES, NETWORK_VARIABLES, PACKAGE_VARIABLES, Proxies, Proxy
 from agent_runtime.config.files import (
     describe_expectation,
     describe_fault,
@@ -10,8 +10,9 @@ from agent_runtime.config.files import (
     parse_yaml,
     read_yaml,
 )
+from agent_runtime.config.limits import LimitSettings
 from agent_runtime.config.loading import load_settings
-from agent_runtime.config.placeholders import correct_placeholders, without_placeholders
+from agent_runtime.config.placeholders import convert_placeholders, correct_placeholders, without_placeholders
 from agent_runtime.config.protection import before_exec, forget_secrets, protect_process
 from agent_runtime.config.secrets import Secrets, variables_in, without_references
 from agent_runtime.config.settings import (
@@ -19,7 +20,6 @@ from agent_runtime.config.settings import (
     REGISTRY_VARIABLE,
     ApprovalSettings,
     AuthSettings,
-    LimitSettings,
     LogSettings,
     OpenAISettings,
     ServerSettings,
@@ -31,6 +31,7 @@ __all__ = [
     "CERTIFICATE_VARIABLES",
     "NETWORK_VARIABLES",
     "OPENAI_URL",
+    "PACKAGE_VARIABLES",
     "REGISTRY_VARIABLE",
     "ApprovalSettings",
     "AuthSettings",
@@ -44,6 +45,7 @@ __all__ = [
     "Settings",
     "StorageSettings",
     "before_exec",
+    "convert_placeholders",
     "correct_placeholders",
     "describe_expectation",
     "describe_fault",

@@ -17,6 +17,12 @@ NETWORK_VARIABLES = (
 )
 """The variables with which common programs find proxies and CA certificates."""
 
+PACKAGE_VARIABLES = (
+    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"),
+    *("npm_config_registry", "npm_config_proxy", "npm_config_https_proxy", "npm_config_cafile", "NPM_CONFIG_REGISTRY"),
+)
+"""The variables with which uv, pip and npm find packages."""
+
 
 @dataclass(frozen=True, slots=True)
 class Proxy:

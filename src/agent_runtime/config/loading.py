@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from agent_runtime.config.files import describe_fault, describe_unknown_key, format_place, read_yaml
 from agent_runtime.config.placeholders import correct_placeholders, without_placeholders
 from agent_runtime.config.secrets import Secrets
-from agent_runtime.config.settings import Section, Settings
+from agent_runtime.config.section import Section
+from agent_runtime.config.settings import Settings
 from agent_runtime.config.storage import read_libpq, sqlite_path
 from agent_runtime.domain.errors import ConfigurationError
 

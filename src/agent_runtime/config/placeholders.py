@@ -34,3 +34,24 @@ def correct_placeholders(text: str) -> Iterator[str]:
 
 
 _OURS = "only ${env:NAME} and ${file:/path} are replaced"
+
+
+def convert_placeholders(text: str) -> str:
+    """Return the text with each variable in the notation of another program as `${env:NAME}`, if it has a name."""
+    if whole := re.fullmatch(r"\$([A-Za-z_]\w*)", text):
+        return f"${{env:{whole[1]}}}"
+    return _PLACEHOLDER.sub(_convert, text)
+
+
+def _convert(match: re.Match[str]) -> str:
+    kind, _, name = re.sub(r":[-=?].*$", "", match[0].strip("${} "), flags=re.DOTALL).rpartition(":")
+    name = name.removeprefix("secrets.")
+    if name in _FOLDERS:
+        return _FOLDERS[name]
+    named = re.sub(r"\W+", "_", name).strip("_")
+    if not named or named[0].isdigit():
+        return match[0]
+    return f"${{env:{named.upper() if kind == 'input' else named}}}"
+
+
+_FOLDERS = {"workspaceFolder": ".", "userHome": "${env:HOME}"}

@@ -9,12 +9,9 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     JsonValue,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -24,9 +21,10 @@ from pydantic import (
 )
 
 from agent_runtime.config.extra_body import check_extra_body
+from agent_runtime.config.limits import LimitSettings
+from agent_runtime.config.retention import RetentionSettings
+from agent_runtime.config.section import Section
 from agent_runtime.config.storage import SECRET_PARAMETERS, find_passwords, is_postgresql, show, sqlite_path
-from agent_runtime.domain.references import ARGUMENT_BYTES
-from agent_runtime.domain.task import JOURNAL_BYTES
 from agent_runtime.domain.tools import Effect, ServerDenial
 
 PLACEHOLDER_KEY = "your-openai-api-key-here"
@@ -36,10 +34,6 @@ REGISTRY_VARIABLE = "AGENT_RUNTIME_TOOL_REGISTRY_YAML"
 """The variable that may contain the text of a registry, including literal secrets."""
 
 OPENAI_URL = "https://api.openai.com/v1"
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 _OPENAI_MODEL = "gpt-5-mini"
@@ -75,7 +69,7 @@ class OpenAISettings(Section):
     model: str = Field(default="", validate_default=True)
     api: Literal["auto", "responses", "chat_completions"] = Field(default="auto", validate_default=True)
     temperature: float | None = Field(default=None, ge=0, le=2)
-    extra_body: Annotated[dict[str, JsonValue], AfterValidator(check_extra_body)] = {}
+    extra_body: Annotated[dict[str, JsonValue], AfterValidator(check_extra_body)] = Field(default_factory=dict)
     stream: bool = True
     timeout_s: PositiveFloat = Field(default=None, validate_default=True)
     answer_timeout_s: PositiveFloat = 600
@@ -227,6 +221,11 @@ class StorageSettings(Section):
         return self.postgresql_url is not None
 
     @property
+    def local_folder(self) -> Path | None:
+        """The data directory, if it holds the state of the service; None on PostgreSQL."""
+        return None if self.on_postgresql else self.folder
+
+    @property
     def database_path(self) -> Path:
         """The SQLite file of the journal. Raises: ValueError on PostgreSQL, where there is none."""
         return sqlite_path(self.url) if self.url else self.folder / "agent-runtime.db"
@@ -259,44 +258,6 @@ class ApprovalSettings(Section):
     expires_after_s: PositiveFloat | None = Field(default=None, le=100 * 366 * 86400)
 
 
-class LimitSettings(Section):
-    """The limits of guarantee G11. Sizes in bytes, times in seconds.
-
-    While a server or a model cannot be reached, a task waits: for `outage_s` at most once its plan is approved, for
-    `planning_outage_s` before; 0: not at all.
-    """
-
-    prompt_bytes: PositiveInt = 64 * 1024
-    head_bytes: PositiveInt = 64 * 1024
-    body_bytes: PositiveInt = 1024 * 1024
-    json_depth: PositiveInt = 64
-    stored_result_bytes: PositiveInt = 256 * 1024
-    argument_bytes: PositiveInt = ARGUMENT_BYTES
-    journal_bytes: PositiveInt = JOURNAL_BYTES
-    server_line_bytes: PositiveInt = 4 * 1024 * 1024
-    tools_per_server: PositiveInt = 500
-    definition_bytes: PositiveInt = 64 * 1024
-    definitions_bytes: PositiveInt = 8 * 1024 * 1024
-    list_pages: PositiveInt = 20
-    stderr_bytes: PositiveInt = 64 * 1024
-    server_start_s: PositiveFloat = 20
-    server_install_s: PositiveFloat = 300
-    outage_s: NonNegativeFloat = Field(default=24 * 3600, le=366 * 86400)
-    planning_outage_s: NonNegativeFloat = Field(default=120, le=366 * 86400)
-    cancel_grace_s: PositiveFloat = 5
-    concurrent_tasks: PositiveInt = 128
-    tasks_on_same_servers: PositiveInt = 16
-    calls_of_a_task: PositiveInt = 8
-    concurrent_calls: PositiveInt = 1024
-    request_head_s: PositiveFloat = 10
-    request_body_s: PositiveFloat = 10
-    connections: PositiveInt = 10_000
-    stream_clients: PositiveInt = 2000
-    unread_bytes: PositiveInt = 256 * 1024 * 1024
-    keep_alive_s: PositiveFloat = Field(default=15, le=15)
-    shutdown_s: PositiveFloat = 10
-
-
 def _normalize_level(value: object) -> object:
     """Return the level in our spelling, also for `DEBUG` and `warn`, which other services use."""
     level = value.lower() if isinstance(value, str) else value
@@ -325,6 +286,9 @@ class Settings(Section):
     """All settings, validated. `load_settings` makes every path absolute.
 
     `planner`: a built-in one, or an operator's own as `module:attribute`; `planners/choosing.py` builds it.
+    `runner`: `local` runs tasks in this process, which owns the store; `procrastinate` shares store and tasks with
+    other processes; `auto`, which is filled in: `local` on SQLite, `procrastinate` on PostgreSQL. `role`: what a
+    process that shares them does: `worker` runs tasks, `api` only takes requests, `all` does both.
     `watch_registry`: reload the registry file when it changes.
     `servers_inherit_proxy`: stdio servers get the variables of this process that name proxies and CA certificates
     (`NETWORK_VARIABLES`).
@@ -340,10 +304,12 @@ class Settings(Section):
     auth: AuthSettings = AuthSettings()
     data_dir: Path = Path("data")
     storage: StorageSettings = Field(default=StorageSettings(), validate_default=True)
-    runner: Literal["auto", "local"] = "auto"
+    runner: Literal["auto", "local", "procrastinate"] = Field(default="auto", validate_default=True)
+    role: Literal["all", "api", "worker"] = Field(default="all", validate_default=True)
     servers_inherit_proxy: bool = False
     watch_registry: bool = False
     approval: ApprovalSettings = ApprovalSettings()
+    retention: RetentionSettings = RetentionSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
     tool_registry: Path = Path("tool_registry.yaml")
@@ -356,15 +322,34 @@ class Settings(Section):
     def _fill_in_folder(cls, storage: StorageSettings, info: ValidationInfo) -> StorageSettings:
         return storage.model_copy(update={"folder": info.data["data_dir"]}) if "data_dir" in info.data else storage
 
+    @field_validator("runner")
+    @classmethod
+    def _choose_runner(cls, runner: str, info: ValidationInfo) -> str:
+        storage: StorageSettings | None = info.data.get("storage")
+        shared = storage is not None and storage.on_postgresql
+        if runner == "procrastinate" and not shared:
+            raise ValueError("must be 'auto' or 'local' on SQLite; 'procrastinate' needs storage.url: postgresql://...")
+        return ("procrastinate" if shared else "local") if runner == "auto" else runner
+
+    @field_validator("role")
+    @classmethod
+    def _check_role(cls, role: str, info: ValidationInfo) -> str:
+        if role != "all" and info.data.get("runner") == "local":
+            raise ValueError(
+                "must be 'all', because one process does everything here; other roles need storage.url: "
+                "postgresql://... and the runner 'procrastinate'"
+            )
+        return role
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether other processes may use the store and run tasks at the same time."""
+        return self.runner == "procrastinate"
+
     @property
     def off_loopback(self) -> bool:
         """Return whether other machines can reach the service. Host names other than localhost count as reachable."""
         return not _is_loopback(self.server.host.strip("[]"))
-
-    @property
-    def says_who_may_call(self) -> bool:
-        """Return whether the operator has said who may call, instead of leaving it to the address."""
-        return bool(self.auth.mode or self.auth.keys_file or self.auth.keys)
 
     @property
     def asks_for_keys(self) -> bool:

@@ -58,10 +58,14 @@ class Resolve(Value):
 
 
 class ApproveCall(Value):
-    """Approve one call with exactly the arguments that were shown; `arguments_digest` identifies them."""
+    """Approve one call. `arguments_digest` identifies the arguments that were shown.
+
+    It is sent with exactly these, or with `edited_arguments`, which needs the scope `submit` as well.
+    """
 
     call_id: str
     arguments_digest: str
+    edited_arguments: JsonObject | None = None
     comment: str | None = None
 
 

@@ -84,8 +84,9 @@ def export(stored: StoredJournal) -> JsonObject:
 
 
 def _as_stored(index: StoredIndex) -> JsonObject:
-    """Return the index as JSON; without `submitter` if an earlier version wrote it."""
-    return {name: value for name, value in asdict(index).items() if name != "submitter" or value is not None}
+    """Return the index as JSON; without `submitter` if an earlier version wrote it, and without an empty `thread`."""
+    absent = {"submitter", "thread"}
+    return {name: value for name, value in asdict(index).items() if name not in absent or value is not None}
 
 
 def _decision(event: DecisionEvent) -> JsonObject:
@@ -95,6 +96,8 @@ def _decision(event: DecisionEvent) -> JsonObject:
             return {"actor": event.actor, "comment": event.comment, **what}
         case CallApproved() | CallDenied():
             what = {"step_id": event.step_id, "call_id": event.call_id, "arguments_digest": event.arguments_digest}
+            if isinstance(event, CallApproved) and event.edited_arguments is not None:
+                what |= {"edited_arguments": event.edited_arguments, "edited_digest": event.edited_digest}
             return {"actor": event.actor, "comment": event.comment, **what}
         case InputAnswered():
             what = {"step_id": event.step_id, "question_id": event.question_id, "action": event.action}

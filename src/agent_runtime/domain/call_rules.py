@@ -3,7 +3,7 @@
 A proposal is judged by the journal alone: the approved contract, the steps so far, and the answers of models.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
@@ -14,10 +14,10 @@ from agent_runtime.domain.budget import exceeded_budget
 from agent_runtime.domain.conditions import evaluate_condition
 from agent_runtime.domain.deny import find_denial
 from agent_runtime.domain.drafting import MOST_DEPTH, argument_faults
-from agent_runtime.domain.errors import ConditionFailedError, ReferenceFailedError
+from agent_runtime.domain.errors import ConditionFailedError, Fault, ReferenceFailedError
 from agent_runtime.domain.events import StepFailed, StepSkipped
 from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys
-from agent_runtime.domain.references import ARGUMENT_BYTES, resolve
+from agent_runtime.domain.references import ARGUMENT_BYTES, as_text, resolve
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stricter import TightenedContract
 from agent_runtime.domain.task import JOURNAL_BYTES, PendingCall, StepState, StepStatus, Task, may_repeat
@@ -27,6 +27,8 @@ from agent_runtime.domain.values import JsonObject, as_digested, digest, is_deep
 
 class CallRefusedError(Exception):
     """A rule forbids a call; it is not sent. `rule` is the name of the rule in the journal.
+
+    It also has what the tool's schema says against the arguments, fault by fault.
 
     * `cancelled`, `expired`, `ended`, `not_approved`: the status of the task.
     * `not_in_plan`: there is no such step, or the step does not list the tool.
@@ -38,9 +40,10 @@ class CallRefusedError(Exception):
     * `denied`: the operator denies the call, whoever approved it.
     """
 
-    def __init__(self, rule: str, message: str) -> None:
+    def __init__(self, rule: str, message: str, faults: Sequence[Fault] = ()) -> None:
         super().__init__(message)
         self.rule = rule
+        self.faults = tuple(faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ def judge(
     key = tool_key(proposal.server, proposal.tool)
     faults = list(argument_faults(arguments, task.definitions[key].arguments_schema, "arguments", resolved=True))
     if faults:
-        raise CallRefusedError("invalid_arguments", "; ".join(map(str, faults)))
+        raise CallRefusedError("invalid_arguments", "; ".join(map(str, faults)), faults)
     told = find_denial(denials, proposal.tool, arguments)
     if told is None and now is not None and key in now.disabled:
         told = f"{key} has been disabled in the tool registry."
@@ -216,7 +219,10 @@ def _check_uses(step: AgentStep, state: StepState, proposal: Proposal) -> None:
 
 
 def _arguments(task: Task, step: ToolStep | AgentStep, state: StepState, bounds: Bounds) -> JsonObject:
-    """Return the concrete arguments of the next call."""
+    """Return the concrete arguments of the next call: those that a person put in place of the plan's or the model's."""
+    if state.edited is not None:
+        _check_size(as_text(state.edited.arguments), bounds)
+        return state.edited.arguments
     if isinstance(step, ToolStep):
         try:
             resolved: JsonObject = resolve(
@@ -226,10 +232,14 @@ def _arguments(task: Task, step: ToolStep | AgentStep, state: StepState, bounds:
             raise CallRefusedError("reference_failed", str(error)) from error
         return resolved
     text = state.pending.call.arguments if state.pending else ""
+    _check_size(text, bounds)
+    return parse_model_arguments(text)
+
+
+def _check_size(text: str, bounds: Bounds) -> None:
     if (size := len(text.encode("utf-8", "replace"))) > bounds.arguments:
         message = f"the arguments have {size} bytes, over the limit of {bounds.arguments} (limits.argument_bytes)."
         raise CallRefusedError("invalid_arguments", message)
-    return parse_model_arguments(text)
 
 
 def parse_model_arguments(text: str) -> JsonObject:

@@ -9,6 +9,9 @@ from agent_runtime.domain.signature import DEFAULT_TENANT, Signature
 SCOPES = ("submit", "approve", "read", "admin")
 """The scopes of callers. `admin` includes all others."""
 
+EDITOR_SCOPES = ("submit", "approve")
+"""The scopes of which a caller needs each to approve a call with other arguments than were shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:

@@ -165,9 +165,15 @@ def _exists(node: ast.expr, condition: Condition, results: Mapping[str, StoredRe
 
 
 def _value(node: ast.expr, condition: Condition, results: Mapping[str, StoredResult]) -> JsonValue:
+    operand = read_operand(node, condition)
+    return look_up(operand, results) if isinstance(operand, Reference) else operand
+
+
+def read_operand(node: ast.expr, condition: Condition) -> Reference | JsonValue:
+    """Return the reference or the constant that a node of a valid condition stands for."""
     match node:
         case ast.Name(id=name) if found := _NAMED.fullmatch(name):
-            return look_up(condition.references[int(found[1])], results)
+            return condition.references[int(found[1])]
         case ast.Name(id=name):
             return _CONSTANTS[name]
         case _:

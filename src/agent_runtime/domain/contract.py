@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat
 
+from agent_runtime.domain.omissions import is_zero
 from agent_runtime.domain.patience import CALL_S, TIMES_THE_TIMEOUT
-from agent_runtime.domain.plan import Plan, Seconds, Step, tool_names
+from agent_runtime.domain.plan import MOST_RETRIES, Plan, Seconds, Step, tool_names
 from agent_runtime.domain.rerun import PinnedRerun
 from agent_runtime.domain.tools import Effect
 from agent_runtime.domain.values import JsonObject, JsonValue, Value, digest
@@ -31,10 +32,14 @@ class Budget(Value):
 
 
 class Limits(Value):
-    """The limits that a person approves together with the plan."""
+    """The limits that a person approves together with the plan.
+
+    `retries`: those of each tool step that asks for none itself, if its tool may be retried.
+    """
 
     budget: Budget = Budget()
     max_steps: int = Field(default=20, strict=True, ge=1, le=MOST_STEPS)
+    retries: int = Field(default=0, strict=True, ge=0, le=MOST_RETRIES, exclude_if=is_zero)
 
 
 def _is_none(value: object) -> bool:

@@ -15,6 +15,7 @@ from agent_runtime.domain.approval import (
 )
 from agent_runtime.domain.call_rules import describe_full_journal
 from agent_runtime.domain.caller import Caller
+from agent_runtime.domain.edited_calls import read_edit
 from agent_runtime.domain.elicitation import find_answer_faults
 from agent_runtime.domain.errors import (
     CallNotFoundError,
@@ -65,7 +66,7 @@ def events_of(
 ) -> list[Event]:
     """Return the events of a caller's decision on the task; an empty list where it changes nothing.
 
-    `require_digest`: each approval must name the digest of the plan, also that of the first revision.
+    `require_digest`: each approval must name the digest of the plan, also that of the first one.
     To a caller without the scope `read`, a refusal shows the task's status and nothing else of the task.
     Raises: DecisionRefusedError (or a subclass) where the decision is not allowed now, ScopeMissingError where it is
     not allowed to this caller, InvalidInputError.
@@ -178,7 +179,8 @@ def find_text_faults(field: str, text: str, limit: int) -> list[Fault]:
 def _approve(task: Task, decision: Approve, caller: Caller, *, require_digest: bool) -> PlanApproved:
     expect(task, caller, TaskStatus.AWAITING_APPROVAL, "approved")
     _check_author(task, caller)
-    if decision.digest is None and (require_digest or task.plan_revision > 1):
+    was_sent_back = task.plan_revision > 1 or task.revision_failure is not None
+    if decision.digest is None and (require_digest or was_sent_back):
         digest = f"plan_digest {task.plan_digest!r} is revision {task.plan_revision}"
         raise DigestRequiredError(f"Name the plan you approve: {_show(caller, digest)}.", task.status)
     if decision.digest is not None and decision.digest != task.plan_digest:
@@ -254,7 +256,7 @@ def _decide_call(task: Task, decision: ApproveCall | DenyCall, caller: Caller) -
     decided = {"step_id": step_id, **dict(decision), **caller.signature}
     if isinstance(decision, DenyCall):
         return CallDenied(**decided)
-    return CallApproved(**decided, scopes=_sort_scopes(caller))
+    return CallApproved(**decided | read_edit(decision, caller), scopes=_sort_scopes(caller))
 
 
 def _answer(task: Task, decision: Answer, caller: Caller) -> InputAnswered:

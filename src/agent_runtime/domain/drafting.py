@@ -55,7 +55,7 @@ def draw_up(
     """Validate a plan against the catalogue and return its contract. Without a `model` it may have no agent steps.
 
     `no_model`, `unusable`: see `find_faults`.
-    Missing titles and timeouts are filled in, so that the approver sees the values that will apply.
+    Missing titles, timeouts and retries are filled in, so that the approver sees the values that will apply.
     Raises: InvalidPlanError naming every fault.
     """
     with_model = model is not None
@@ -67,7 +67,7 @@ def draw_up(
     return Contract(
         form=2,
         goal=plan.goal,
-        steps=tuple(_fill_in(step, catalogue) for step in plan.steps),
+        steps=tuple(_fill_in(step, catalogue, limits.retries) for step in plan.steps),
         limits=limits,
         policy={key: pin_policy(tool) for key, tool in used.items()},
         pins={key: tool.pin for key, tool in used.items()},
@@ -92,7 +92,7 @@ def pin_policy(tool: Tool) -> PinnedPolicy:
     )
 
 
-def _fill_in(step: ToolStep | AgentStep, catalogue: Catalogue) -> ToolStep | AgentStep:
+def _fill_in(step: ToolStep | AgentStep, catalogue: Catalogue, retries: int) -> ToolStep | AgentStep:
     if isinstance(step, AgentStep):
         tools = tuple(
             allowed.model_copy(update={"timeout_s": allowed.timeout_s or catalogue[allowed.key].timeout_s})
@@ -104,6 +104,7 @@ def _fill_in(step: ToolStep | AgentStep, catalogue: Catalogue) -> ToolStep | Age
         update={
             "title": step.title or f"{step.server}.{step.tool}",
             "timeout_s": step.timeout_s or tool.timeout_s,
+            "retries": step.retries or (retries if tool.idempotent else 0),
         }
     )
 
@@ -157,7 +158,9 @@ def find_faults(
 
 def _blank_texts(plan: Plan) -> Iterator[Fault]:
     """Yield a fault for each text that is not empty but looks empty to an approver, and for each blank instruction."""
-    texts = [("goal", plan.goal), *((f"steps[{index}].title", step.title) for index, step in enumerate(plan.steps))]
+    texts = [("goal", plan.goal)]
+    for index, step in enumerate(plan.steps):
+        texts += [(f"steps[{index}].title", step.title), (f"steps[{index}].reasoning", step.reasoning)]
     for place, text in texts:
         if text and is_blank(text):
             yield Fault(place, f"It has no visible characters: write a {place.rpartition('.')[2]}, or leave it out.")

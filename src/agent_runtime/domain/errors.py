@@ -4,6 +4,9 @@ AgentRuntimeError
 |- InvalidInputError            the caller's input is wrong; every fault is named
 |  `- InvalidPlanError          the plan is wrong; every fault is named
 |- TaskNotFoundError            no such task
+|- StateNotFoundError           a front end has saved no such state
+|- StateChangedError            the state is not at the revision that the caller has read
+|- StateTooLargeError           the state is over the limit
 |- CallNotFoundError            the task asks for no such call
 |- QuestionNotFoundError        no server asks this question
 |- ScopeMissingError            the caller's key does not have the scope that this takes
@@ -19,6 +22,7 @@ AgentRuntimeError
 |- ConflictError                the journal has grown since it was read
 |- StaleEpochError              a newer claim owns the task
 |- StoreUnavailableError        the journal cannot be written or read now
+|  `- StoreClosedError          the same, because the service stops
 |- ConfigurationError           a file or variable of the operator is wrong
 |  |- RegistryInvalidError      the tool registry is wrong; every fault is named
 |  `- AlreadyOwnedError         another process owns the database or the data directory
@@ -89,6 +93,37 @@ class TaskNotFoundError(AgentRuntimeError):
     def __init__(self, task_id: str) -> None:
         super().__init__(f"There is no task {task_id!r}.")
         self.task_id = task_id
+
+
+class StateNotFoundError(AgentRuntimeError):
+    """There is no state of this agent and thread, or it has expired."""
+
+    code = "state_not_found"
+
+    def __init__(self, agent: str, thread: str) -> None:
+        super().__init__(f"There is no state of the agent {agent!r} for the thread {thread!r}.")
+
+
+class StateChangedError(AgentRuntimeError):
+    """The state is not as the caller expects; nothing was written. `revision` is the current one, None if there is no
+    state.
+    """
+
+    code = "state_changed"
+
+    def __init__(self, agent: str, thread: str, revision: str | None) -> None:
+        now = "there is none" if revision is None else f"its revision is {revision}"
+        super().__init__(
+            f"The state of the agent {agent!r} for the thread {thread!r} is not the expected one: {now}. "
+            "Load it again, and save your change of that."
+        )
+        self.revision = revision
+
+
+class StateTooLargeError(AgentRuntimeError):
+    """The state is over `limits.state_bytes`; nothing was written."""
+
+    code = "state_too_large"
 
 
 class CallNotFoundError(AgentRuntimeError):
@@ -187,6 +222,15 @@ class StoreUnavailableError(AgentRuntimeError):
     """The store cannot take the write or the read now (a full or read-only disk); nothing was acknowledged."""
 
     code = "store_unavailable"
+
+
+class StoreClosedError(StoreUnavailableError):
+    """The store is closed, because the service stops."""
+
+    code = "store_closed"
+
+    def __init__(self) -> None:
+        super().__init__("The store is closed.")
 
 
 class ConfigurationError(AgentRuntimeError):

@@ -1,7 +1,6 @@
 """The events of a task. A task *is* its events: every type is a fact, named `noun.past`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -10,6 +9,9 @@ from pydantic import Field
 from agent_runtime.domain.contract import Contract, Limits
 from agent_runtime.domain.event_base import EVENTS as EVENTS  # noqa: PLC0414 - for all others it belongs here
 from agent_runtime.domain.event_base import Event as Event  # noqa: PLC0414 - likewise
+from agent_runtime.domain.event_base import EventRecord as EventRecord  # noqa: PLC0414 - likewise
+from agent_runtime.domain.event_base import make_record as make_record  # noqa: PLC0414 - likewise
+from agent_runtime.domain.event_base import restore_record as restore_record  # noqa: PLC0414 - likewise
 from agent_runtime.domain.omissions import is_empty, is_none, is_nothing, is_true, is_zero
 from agent_runtime.domain.rerun import Rerun
 from agent_runtime.domain.signature import SignedEvent
@@ -34,7 +36,8 @@ _S, _OPEN = TaskStatus, frozenset(TaskStatus) - TERMINAL
 class TaskSubmitted(Event, SignedEvent, type="task.submitted"):
     """A task was submitted. `tools`: the servers that the planner may use; None: all.
 
-    `rerun`: what the task takes over from a finished one that it runs again; None for every other task.
+    `rerun`: what the task takes over from a finished one that it runs again; None for every other task. `thread`: the
+    conversation of a front end that the task belongs to, if any.
     """
 
     prompt: str
@@ -46,6 +49,7 @@ class TaskSubmitted(Event, SignedEvent, type="task.submitted"):
     request_key: str | None = None
     request_digest: str | None = None
     rerun: Rerun | None = Field(default=None, exclude_if=is_none)
+    thread: str | None = Field(default=None, exclude_if=is_none)
 
 
 class TaskClaimed(Event, type="task.claimed", follows=_OPEN):
@@ -98,6 +102,19 @@ class PlanRevisionRequested(Event, SignedEvent, type="plan.revision_requested", 
     revision: int
     digest: str
     actor: str = ANONYMOUS
+
+
+class PlanRevisionFailed(Event, type="plan.revision_failed", follows={_S.PENDING}, writer="run"):
+    """No other plan could be made from the feedback, so the plan before it awaits approval again.
+
+    `usage`: the model's tokens for planning that failed.
+    """
+
+    revision: int
+    digest: str
+    code: str
+    message: str
+    usage: Usage = Field(default=Usage(), exclude_if=is_nothing)
 
 
 class PlanEdited(Event, SignedEvent, type="plan.edited", follows={_S.AWAITING_APPROVAL}):
@@ -237,11 +254,16 @@ class CallApprovalRequested(
 
 
 class CallApproved(Event, SignedEvent, type="call.approved", follows={_S.NEEDS_ATTENTION}):
-    """A concrete call was approved. `scopes` as in `PlanApproved`."""
+    """A concrete call was approved. `scopes` as in `PlanApproved`. `arguments_digest` names what was shown.
+
+    `edited_arguments`: what the approver had sent instead, with its digest; None: what was shown.
+    """
 
     step_id: str
     call_id: str
     arguments_digest: str
+    edited_arguments: JsonObject | None = Field(default=None, exclude_if=is_none)
+    edited_digest: str | None = Field(default=None, exclude_if=is_none)
     actor: str = ANONYMOUS
     comment: str | None = None
     scopes: tuple[str, ...] = Field(default=(), exclude_if=is_empty)
@@ -365,33 +387,3 @@ class TaskExpired(Event, type="task.expired", follows={_S.AWAITING_APPROVAL}, en
 
     revision: int
     digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class EventRecord:
-    """An event in the journal of a task: number `seq` (from 1, without gaps), written at the UTC time `at`.
-
-    `epoch`: that of the run that wrote it; None for a decision from outside. `data`: the event as JSON, encoded once,
-    so that the journal and every stream have the same bytes.
-    """
-
-    task_id: str
-    seq: int
-    epoch: int | None
-    at: datetime
-    event: Event
-    data: str
-
-    @property
-    def type(self) -> str:
-        return self.event.type
-
-
-def make_record(task_id: str, seq: int, epoch: int | None, at: datetime, event: Event) -> EventRecord:
-    """Return the record of a new event, with its JSON."""
-    return EventRecord(task_id, seq, epoch, at, event, event.model_dump_json())
-
-
-def restore_record(task_id: str, seq: int, epoch: int | None, at: datetime, kind: str, data: str) -> EventRecord:
-    """Decode an event from a journal. Raises: KeyError if this version does not know its type."""
-    return EventRecord(task_id, seq, epoch, at, EVENTS[kind].model_validate_json(data), data)

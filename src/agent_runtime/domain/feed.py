@@ -18,6 +18,9 @@ from agent_runtime.domain.commits import (
 from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.domain.events import EventRecord
 
+NEWEST = "newest"
+"""Stands for the cursor of the newest entry. A feed after it begins with a checkpoint and has only what comes later."""
+
 _CURSOR = re.compile(r"([1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,17})")
 
 
@@ -75,6 +78,11 @@ class FeedPage:
 
 ReadChange = Callable[[Change], Sequence[EventRecord]]
 """Returns the records of a change; none if the task was deleted or its journal was tampered with."""
+
+
+def end_of(commit: Commit | None) -> FeedPosition | None:
+    """Return the position after all entries of a commit; None without one. Raises: ValueError if it is unreadable."""
+    return None if commit is None else FeedPosition(commit.position, count_entries(commit))
 
 
 def parse_cursor(text: str) -> FeedPosition:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from agent_runtime.domain.call_rules import CallRefusedError, parse_model_arguments
 from agent_runtime.domain.chain import format_time
 from agent_runtime.domain.errors import AgentRuntimeError
-from agent_runtime.domain.events import EventRecord, PlanEdited, PlanProposed, PlanRepinned, ToolCalled
-from agent_runtime.domain.plan import ToolStep, tool_keys
+from agent_runtime.domain.events import CallApproved, EventRecord, PlanEdited, PlanProposed, PlanRepinned, ToolCalled
+from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys
 from agent_runtime.domain.references import as_text, resolve
 from agent_runtime.domain.stored_journal import (
     FOLD_ERRORS,
@@ -87,6 +87,10 @@ def _event_faults(task: Task, record: EventRecord) -> Iterator[tuple[str, str]]:
         yield from _plan_faults(event)
     elif isinstance(event, ToolCalled):
         yield from _call_faults(task, event)
+    elif isinstance(event, CallApproved):
+        edited = event.edited_arguments
+        if edited is not None and _digest(edited) != event.edited_digest:
+            yield "data.edited_digest", "it is not the digest of the edited arguments."
 
 
 def _plan_faults(event: PlanProposed | PlanEdited | PlanRepinned) -> Iterator[tuple[str, str]]:
@@ -126,14 +130,27 @@ def _call_faults(task: Task, called: ToolCalled) -> Iterator[tuple[str, str]]:
         yield "data.tool", f"{key!r} is not what the approved step calls."
         return
     try:
-        expected = (
-            _step_arguments(step, task, called) if isinstance(step, ToolStep) else _proposed_arguments(task, called)
-        )
+        expected = _expected_arguments(step, task, called)
     except (AgentRuntimeError, CallRefusedError, ValueError) as error:
         yield "data.arguments", f"the approved step cannot be called at this point: {error}"
         return
     if (wanted := _digest(expected)) is None or wanted != _digest(called.arguments):
-        yield "data.arguments", "they are not those of the approved step, with its references resolved."
+        yield (
+            "data.arguments",
+            "they are not those of the approved step, with its references resolved, nor edited ones.",
+        )
+
+
+def _expected_arguments(step: ToolStep | AgentStep, task: Task, called: ToolCalled) -> JsonObject:
+    """Return the arguments that this call must have: those that a person edited, or of the plan or the model.
+
+    Raises: as `_step_arguments` and `_proposed_arguments`.
+    """
+    edited = task.steps[called.step_id].edited
+    if isinstance(step, ToolStep):
+        return edited.arguments if edited else _step_arguments(step, task, called)
+    proposed = _proposed_arguments(task, called)
+    return edited.arguments if edited else proposed
 
 
 def _step_arguments(step: ToolStep, task: Task, called: ToolCalled) -> JsonObject:
@@ -173,6 +190,7 @@ def _index_faults(task_id: str, index: StoredIndex, task: Task) -> Iterator[Audi
         "updated_at": format_time(task.updated_at) if task.updated_at else None,
         "request_key": task.request_key,
         "submitter": task.submitter if index.submitter is not None else None,
+        "thread": task.thread,
     }
     for name, value in said.items():
         if getattr(index, name) != value:

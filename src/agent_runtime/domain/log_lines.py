@@ -82,6 +82,9 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.PlanApproved: lambda event: f"Plan approved{_by(event.actor)}.",
     ev.PlanRejected: lambda event: f"Plan rejected{_by(event.actor)}{_because(event.reason)}",
     ev.PlanRevisionRequested: lambda event: f"A new plan was requested{_by(event.actor)}: {event.feedback}",
+    ev.PlanRevisionFailed: lambda event: (
+        f"No other plan could be made, so revision {event.revision} awaits approval again: {event.message}"
+    ),
     ev.PlanEdited: _describe_edit,
     ev.PlanRepinned: _describe_repin,
     ev.TaskWaiting: describe_wait,
@@ -93,7 +96,10 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.CallApprovalRequested: lambda event: (
         f"Step {event.step_id} needs approval for its call of {event.server}.{event.tool}: {event.reason}"
     ),
-    ev.CallApproved: lambda event: f"Call of step {event.step_id} approved{_by(event.actor)}.",
+    ev.CallApproved: lambda event: (
+        f"Call of step {event.step_id} approved{_by(event.actor)}"
+        f"{'' if event.edited_arguments is None else ', with edited arguments'}."
+    ),
     ev.CallDenied: lambda event: f"Call of step {event.step_id} denied{_by(event.actor)}{_because(event.comment)}",
     ev.InputRequested: lambda event: f"{event.server} asks in step {event.step_id}: {event.message}",
     ev.InputAnswered: lambda event: (

@@ -1,4 +1,4 @@
-"""The pauses before retries, in seconds."""
+"""The pauses before retries, and between what is done again and again, in seconds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +34,8 @@ class Pauses:
     `first_start_s`, `longest_start_s`: bounds of the growing delay for a task that was running when the service died
     several times in a row.
     `circuit_s`: how long an MCP server is left alone that failed five times in a row.
+    `heartbeat_s`: between the heartbeats of a worker on a shared database. `silence_s`: after so long without one it is
+    declared dead, and others take up its tasks. `look_s`: between looks for what no notice has told.
     `before_repetition`: returns the pause after attempt 1, 2, ... of an idempotent call.
     `in_outage`: returns the pause after attempt 1, 2, ... of reaching a server or a model.
     """
@@ -43,5 +45,8 @@ class Pauses:
     first_start_s: float = 10.0
     longest_start_s: float = 3600.0
     circuit_s: float = 30.0
+    heartbeat_s: float = 3.0
+    silence_s: float = 12.0
+    look_s: float = 30.0
     before_repetition: Callable[[int], float] = _before_repetition
     in_outage: Callable[[int], float] = _in_outage

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StrictBool
 
 from agent_runtime.domain.conditions import MOST_CHARACTERS, condition_references
+from agent_runtime.domain.omissions import is_empty
 from agent_runtime.domain.references import references_in
 from agent_runtime.domain.tools import tool_key
 from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value, digest
@@ -19,15 +20,25 @@ FREE_FIELDS = frozenset({"arguments"})
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 """A duration in seconds. Strict: text and booleans are not converted to numbers."""
 
+MOST_RETRIES = 10
+"""The most retries of a step."""
+
+LONGEST_REASONING = 2000
+"""The most characters of the reasoning of a step."""
+
 _NO_FUNCTION_NAME = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_FUNCTION_NAME = 64
 
 
 class _Step(Value):
-    """The common fields of steps. `when`: a condition on earlier outputs; if it does not hold, the step is skipped."""
+    """The common fields of steps. `when`: a condition on earlier outputs; if it does not hold, the step is skipped.
+
+    `reasoning`: why the planner wants the step, for its reader. Nothing depends on it.
+    """
 
     id: Identifier
     title: str = Field(default="", max_length=500)
+    reasoning: str = Field(default="", max_length=LONGEST_REASONING, exclude_if=is_empty)
     depends_on: tuple[str, ...] = ()
     when: str | None = Field(default=None, min_length=1, max_length=MOST_CHARACTERS)
 
@@ -66,7 +77,7 @@ class ToolStep(_Step):
     tool: str
     arguments: JsonObject = Field(default_factory=dict)
     timeout_s: Seconds | None = None
-    retries: int = Field(default=0, strict=True, ge=0, le=10)
+    retries: int = Field(default=0, strict=True, ge=0, le=MOST_RETRIES)
     preapproved: StrictBool = False
 
     @property

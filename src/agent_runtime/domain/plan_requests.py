@@ -4,9 +4,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from agent_runtime.domain.errors import Fault
+from agent_runtime.domain.events import PlanRevisionFailed, TaskFailed
 from agent_runtime.domain.model_requests import ignore_text
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.planning_attempts import PlanningAttempt
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.usage import Usage
 
@@ -50,3 +52,12 @@ class PlanAnswer:
 
     plan: Plan
     usage: Usage = field(default_factory=Usage)
+
+
+def fail_planning(task: Task, code: str, message: str, usage: Usage = Usage()) -> TaskFailed | PlanRevisionFailed:  # noqa: B008 - a frozen value
+    """Return the event of a task that cannot be planned: it fails, unless it keeps the plan that a person sent back."""
+    if task.plan_digest is None:
+        return TaskFailed(code=code, message=message, usage=usage)
+    return PlanRevisionFailed(
+        revision=task.plan_revision, digest=task.plan_digest, code=code, message=message, usage=usage
+    )

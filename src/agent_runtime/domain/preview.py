@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from agent_runtime.domain.asking import reasons_covered, reasons_of_step
 from agent_runtime.domain.contract import Contract
+from agent_runtime.domain.effects import worst_effect
 from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys, tool_names
+from agent_runtime.domain.present_files import PresentFiles
 from agent_runtime.domain.references import references_in, strings
+from agent_runtime.domain.sentences import StepInWords, describe_steps
 from agent_runtime.domain.task import AskedCall, Call, Task
 from agent_runtime.domain.tools import Effect, tool_key
 from agent_runtime.domain.values import JsonObject, JsonValue
@@ -50,7 +53,6 @@ _NAMES = frozenset(
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _FORMATS = frozenset({"uri", "uri-reference", "iri", "iri-reference", "uri-template"})
-_WORST = (Effect.UNKNOWN, Effect.DESTRUCTIVE, Effect.WRITE, Effect.READ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class StepPreview:
     """The preview of one step: the effect of its tool (the worst of several), what it touches, and what it waits for.
 
     `asks`: why its calls need approval, or None. `covers`: why they would need it if the approval of the plan did not
-    cover them, or None.
+    cover them, or None. `words`: the step in words.
     """
 
     step_id: str
@@ -82,26 +84,33 @@ class StepPreview:
     waits_on: tuple[str, ...]
     asks: str | None
     covers: str | None
+    words: StepInWords
 
 
-def preview_steps(task: Task) -> list[StepPreview]:
-    """Return the preview of every step of the current plan, in order; empty without a plan."""
+def preview_steps(task: Task, files: PresentFiles | None = None) -> list[StepPreview]:
+    """Return the preview of every step of the current plan, in order; empty without a plan.
+
+    `files`: what the paths of the plan name now, as far as it is known.
+    """
     contract = task.contract
-    return [_preview_step(contract, task, step) for step in contract.steps] if contract else []
+    if contract is None:
+        return []
+    words = describe_steps(contract, task.identities, task.definitions, files)
+    return [_preview_step(contract, task, step, told) for step, told in zip(contract.steps, words, strict=True)]
 
 
-def _preview_step(contract: Contract, task: Task, step: ToolStep | AgentStep) -> StepPreview:
+def _preview_step(contract: Contract, task: Task, step: ToolStep | AgentStep, words: StepInWords) -> StepPreview:
     policies = [contract.policy[key] for key in tool_keys(step)]
-    effects = {policy.effect for policy in policies} or {Effect.READ}
     needs = step.needs
     return StepPreview(
         step_id=step.id,
-        effect=next(effect for effect in _WORST if effect in effects),
+        effect=worst_effect({policy.effect for policy in policies}),
         idempotent=all(policy.idempotent for policy in policies),
         touches=tuple(_touches(task, step)),
         waits_on=tuple(other.id for other in contract.steps if other.id in needs),
         asks=reasons_of_step(contract, step, by_person=task.is_for_person),
         covers=reasons_covered(contract, step) if task.is_for_person else None,
+        words=words,
     )
 
 

@@ -66,6 +66,16 @@ def _parse(text: str) -> Template:
     return tuple(part for part in parts if part != "")
 
 
+def join_literal(template: Template) -> str | None:
+    """Return the text of a template without references; None if it has any."""
+    return None if any(isinstance(part, Reference) for part in template) else "".join(map(str, template))
+
+
+def escape(text: str) -> str:
+    """Return literal text as a template, with anything that looks like a reference escaped."""
+    return text.replace("${", "$${")
+
+
 def is_whole(template: Template) -> bool:
     """Return whether the string is exactly one reference, so that the value keeps its type."""
     return len(template) == 1 and isinstance(template[0], Reference)

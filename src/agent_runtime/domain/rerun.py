@@ -78,8 +78,8 @@ class PinnedRerun(Value):
 
 
 def digest_step(step: Step) -> str:
-    """Return the digest of a step as it was planned, without its title and its time-outs."""
-    value: JsonValue = step.model_dump(mode="json", exclude={"title", "timeout_s"})
+    """Return the digest of a step as it was planned, without its title, its reasoning and its time-outs."""
+    value: JsonValue = step.model_dump(mode="json", exclude={"title", "reasoning", "timeout_s"})
     for tool in value.get("tools", ()):
         del tool["timeout_s"]
     return digest(value)

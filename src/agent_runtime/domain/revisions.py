@@ -10,7 +10,14 @@ from datetime import datetime
 from typing import Any, Literal
 
 from agent_runtime.domain.contract import Contract
-from agent_runtime.domain.events import EventRecord, PlanEdited, PlanProposed, PlanRepinned, PlanRevisionRequested
+from agent_runtime.domain.events import (
+    EventRecord,
+    PlanEdited,
+    PlanProposed,
+    PlanRepinned,
+    PlanRevisionFailed,
+    PlanRevisionRequested,
+)
 from agent_runtime.domain.identity import flatten
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.values import JsonObject, JsonValue, canonical
@@ -66,6 +73,8 @@ def read_revisions(journal: Iterable[EventRecord]) -> Iterator[Revision]:
         match record.event:
             case PlanRevisionRequested() as asked:
                 feedback = asked.feedback
+            case PlanRevisionFailed():
+                feedback = None
             case PlanProposed() as plan:
                 yield Revision(
                     plan.revision, plan.digest, record.at, plan.planner, feedback, plan.contract, plan.identities

@@ -317,8 +317,9 @@ def _open_text(text: str) -> str:
         template = references.parse_template(text)
     except ValueError:
         return text
-    if all(isinstance(part, str) for part in template):
-        return "".join(map(str, template))
+    literal = references.join_literal(template)
+    if literal is not None:
+        return literal
     found = OpenText(text)
     found.whole = references.is_whole(template)
     return found

@@ -21,6 +21,15 @@ class Stability:
         """Return whether each of these definitions was equal in two lists."""
         return all(self._stable.get(one.name) == one.pin for one in definitions)
 
+    def resume(self, definitions: Iterable[ToolDefinition], unstable: Mapping[str, str], *, known: bool) -> None:
+        """Go on from a list that another process has read. `known`: it has compared two lists.
+
+        Raises: ValueError where JSON cannot carry a definition exactly.
+        """
+        self.unstable = unstable
+        self._latest = {one.name: one.pin for one in definitions}
+        self._stable = {name: pin for name, pin in self._latest.items() if name not in unstable} if known else {}
+
     def settle(self, definitions: Iterable[ToolDefinition]) -> None:
         """Read one more list. A tool that is as in the previous list changed only once and is no longer unstable.
 

@@ -1,7 +1,7 @@
 """A stored journal: untrusted until its hashes and its fold have been checked."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -35,7 +35,7 @@ class StoredRecord:
 class StoredIndex:
     """The row of a task beside its journal, used for lists. `head` is the hash of the last record.
 
-    `submitter` is None in exports of versions that did not store it.
+    `submitter` is None in exports of versions that did not store it. `thread` is None for a task without one.
     """
 
     version: int
@@ -50,6 +50,7 @@ class StoredIndex:
     request_key: str | None
     head: str
     submitter: str | None = None
+    thread: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,28 @@ def restore_task(stored: StoredJournal) -> tuple[Task, list[EventRecord]]:
     first = min(faults, key=lambda fault: last if fault.seq is None else fault.seq)
     change = JournalChange(last if first.seq is None else first.seq, f"{first.field}: {first.message}")
     return replace(task, status=TaskStatus.NEEDS_ATTENTION, journal_change=change), records
+
+
+def continue_task(
+    task: Task, head: str, entries: Sequence[StoredRecord], newest: str
+) -> tuple[Task, list[EventRecord]] | None:
+    """Fold the stored records that follow `task`; return the state after them, and the records.
+
+    `head` is the hash of the last record that `task` has, `newest` that of the last entry. Return None where the hashes
+    do not match or an event may not follow: then the whole journal must be judged.
+    """
+    records: list[EventRecord] = []
+    for entry in entries:
+        head = record_hash(head, task.task_id, entry.seq, entry.epoch, entry.at, entry.type, entry.data)
+        found = read_record(task.task_id, entry)
+        if head != entry.hash or isinstance(found, AuditFault):
+            return None
+        try:
+            task = evolve(task, found)
+        except FOLD_ERRORS:
+            return None
+        records.append(found)
+    return (task, records) if head == newest else None
 
 
 def read_record(task_id: str, entry: StoredRecord) -> EventRecord | AuditFault:

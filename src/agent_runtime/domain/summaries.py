@@ -19,10 +19,16 @@ class TaskSummary:
     metadata: Mapping[str, str]
     created_at: datetime
     updated_at: datetime
+    thread: str | None = None
 
     @property
     def terminal(self) -> bool:
         return self.status in TERMINAL
+
+    @property
+    def size(self) -> int:
+        """Return what counts of it against `PAGE_BYTES`: the characters of its prompt and metadata."""
+        return len(self.prompt) + sum(len(name) + len(value) for name, value in self.metadata.items())
 
 
 PAGE_BYTES = 1024 * 1024

@@ -31,7 +31,8 @@ class StepStatus(StrEnum):
 class Call:
     """The latest call of a step. `result` is None while it is open.
 
-    `waited`: the attempt after which the task last waited for the end of an outage; 0 if it did not.
+    `waited`: the attempt after which the task last waited for the end of an outage; 0 if it did not. `sent_at`: when
+    its intent was written, right before it was sent.
     """
 
     call_id: str
@@ -44,11 +45,12 @@ class Call:
     timeout_s: float = 0.0
     result: StoredResult | None = None
     waited: int = 0
+    sent_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AskedCall:
-    """A concrete call that a person was asked to approve. `granted`: it was approved."""
+    """A concrete call that a person was asked to approve. `granted`: it was approved, with these arguments."""
 
     call_id: str
     server: str
@@ -57,6 +59,15 @@ class AskedCall:
     arguments_digest: str
     reason: str
     granted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EditedArguments:
+    """The arguments that a person put in place of those of the plan or the model. `editor`: the name of the person."""
+
+    arguments: JsonObject
+    arguments_digest: str
+    editor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +86,8 @@ class AskedInput:
 class Turn:
     """One answer of a model: its items, the calls it proposes, and the replies to them so far, in order.
 
-    `answer` is its text if it proposes no calls. `objection`: why it is no result.
+    `answer` is its text if it proposes no calls. `objection`: why it is no result. `edited`: the arguments with which a
+    person had calls sent, by their place in `calls`.
     """
 
     items: tuple[JsonObject, ...]
@@ -83,6 +95,7 @@ class Turn:
     answer: StoredResult | None
     replies: tuple[StoredResult, ...] = ()
     objection: Objection | None = None
+    edited: Mapping[int, JsonObject] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +111,23 @@ class PendingCall:
 class StepState:
     """The progress of a step, with its latest call and, if it needs one, the approval of that call.
 
+    `edited`: the arguments of its current call, if a person changed them. They also count for repetitions.
+
     For an agent step, `call` is the call that is not yet settled, `turns` are the model's answers, and `sent` are the
     tools called for them (`server/tool`), without repetitions. `decided`: the ids of the calls and questions that a
-    person decided. `question`: what the server of the open call asks. `note`: what a reader of the result should know.
+    person decided. `question`: what the server of the open call asks. `asked_at`: when a person was last asked for a
+    decision. `note`: what a reader of the result should know.
     """
 
     status: StepStatus = StepStatus.PENDING
     asked: AskedCall | None = None
+    edited: EditedArguments | None = None
     call: Call | None = None
     turns: tuple[Turn, ...] = ()
     sent: tuple[str, ...] = ()
     decided: tuple[str, ...] = ()
     question: AskedInput | None = None
+    asked_at: datetime | None = None
     result: StoredResult | None = None
     note: str | None = None
     code: str | None = None
@@ -136,7 +154,7 @@ class StepState:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A recorded decision about a plan or a step."""
+    """A recorded decision about a plan or a step. `edited_digest`: the digest of the arguments that were edited."""
 
     actor: str
     at: datetime
@@ -144,6 +162,7 @@ class Approval:
     digest: str | None = None
     step_id: str | None = None
     comment: str | None = None
+    edited_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +192,15 @@ class TaskError:
     step_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RevisionFailure:
+    """The reason why no other plan could be made from the newest feedback."""
+
+    feedback: str
+    code: str
+    message: str
+
+
 JOURNAL_BYTES = 32 * 1024 * 1024
 """The default limit of a task's journal, in bytes (G11). A journal is read as a whole and kept in memory."""
 
@@ -193,11 +221,12 @@ class Task:
     fields hold what could be folded, and the task can only be deleted.
 
     `authors`: everybody who shaped the task, the submitter first: who edited a plan, gave feedback to a planner or a
-    model, or stated the result of a call. `feedback`: the feedback on earlier plans, in order.
+    model, or stated the result of a call. `feedback`: the feedback on earlier plans, in order, without that from which
+    no plan could be made. `feedback_by`: who gave the newest, until a plan is made from it.
 
     About the current plan: `identities` are the facts about its servers, by id. `planned_at`: when it was proposed,
-    edited or repinned. `has_begun`: a step was started. `approved_by`: who approved it, or None.
-    `approval_names_digest`: the approver named the digest of the plan.
+    edited or repinned, or could not be revised. `revision_failure`: why it could not, or None. `has_begun`: a step was
+    started. `approved_by`: who approved it, or None. `approval_names_digest`: the approver named the plan's digest.
     """
 
     task_id: str
@@ -214,6 +243,7 @@ class Task:
     request_key: str | None = None
     request_digest: str | None = None
     rerun: Rerun | None = None
+    thread: str | None = None
     contract: Contract | None = None
     definitions: Mapping[str, ToolDefinition] = field(default_factory=dict)
     identities: Mapping[str, JsonObject] = field(default_factory=dict)
@@ -221,6 +251,8 @@ class Task:
     plan_digest: str | None = None
     planned_at: datetime | None = None
     feedback: tuple[str, ...] = ()
+    feedback_by: str | None = None
+    revision_failure: RevisionFailure | None = None
     steps: Mapping[str, StepState] = field(default_factory=dict)
     has_begun: bool = False
     approvals: tuple[Approval, ...] = ()
@@ -246,6 +278,11 @@ class Task:
     def is_for_person(self) -> bool:
         """Return whether a person approved the current plan or will; otherwise the operator's policy did."""
         return self.approved_by != POLICY
+
+    @property
+    def times_sent_back(self) -> int:
+        """The number of times that a person asked for another plan than the current one."""
+        return sum(one.decision == "revise" and one.digest == self.plan_digest for one in self.approvals)
 
     @property
     def submitter(self) -> str:

@@ -133,6 +133,28 @@ class BuiltinConfig(Value):
     root: str | None = None
 
 
+class PythonConfig(Value):
+    """Python code that runs in this process: the object `module:object`, or the module alone.
+
+    `folder`: where the module is looked for first; None: the folder of the registry.
+    `source`: the digest of the file of the module. It is filled in where the registry names none.
+    """
+
+    object: str = Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?$")
+    folder: str | None = None
+    source: str | None = None
+
+    @property
+    def module(self) -> str:
+        return self.object.partition(":")[0]
+
+    @property
+    def attributes(self) -> Sequence[str]:
+        """The names that lead from the module to the object."""
+        path = self.object.partition(":")[2]
+        return path.split(".") if path else ()
+
+
 class _Entry(Value):
     id: Identifier
     name: str | None = None
@@ -208,7 +230,21 @@ class BuiltinServer(_Entry):
         return {"type": self.type, "server": self.config.server, "root": self.config.root}
 
 
-ToolServer = Annotated[StdioServer | HttpServer | BuiltinServer, Field(discriminator="type")]
+class PythonServer(_Entry):
+    """An MCP server of the operator's Python code, in this process. The code is trusted, and not confined."""
+
+    type: Literal["python"]
+    config: PythonConfig
+    scope: Literal["shared"] = "shared"
+    trust: Literal["none", "annotations"] = "none"
+
+    @property
+    def identity_of_form_1(self) -> JsonObject:
+        """The parts of the entry that pins of form 1 cover."""
+        return {"type": self.type, "object": self.config.object}
+
+
+ToolServer = Annotated[StdioServer | HttpServer | BuiltinServer | PythonServer, Field(discriminator="type")]
 """One entry of tool_registry.yaml. Adapters dispatch on its `type`."""
 
 
@@ -320,9 +356,7 @@ def tool_key(server: str, tool: str) -> str:
     return f"{server}/{tool}"
 
 
-def describe_tool(
-    server: StdioServer | HttpServer | BuiltinServer, definition: ToolDefinition, identity: str = ""
-) -> Tool:
+def describe_tool(server: ToolServer, definition: ToolDefinition, identity: str = "") -> Tool:
     """Return a tool with properties from the operator's policy and the server's annotations.
 
     Untrusted annotations can only make the properties stricter. `identity`: the digest of the server's identity.

@@ -32,11 +32,11 @@ from agent_runtime.mcp_servers.explaining import (
 )
 from agent_runtime.mcp_servers.network import Network
 from agent_runtime.mcp_servers.old_sse import open_old_sse
+from agent_runtime.mcp_servers.read_timeout import find_longest_read_s
 from agent_runtime.mcp_servers.reading import read_answer
 from agent_runtime.text.escaping import one_line
 
 _CONNECT_S = 10.0
-_SPARE_S = 30.0
 _SHORT_STREAM_S = 10.0
 _MOST_SHORT_STREAMS = 3
 _RESUME_PAUSE_S = 1.0
@@ -140,12 +140,6 @@ class _FewCookies(DefaultCookiePolicy):
             return False
         self._names.add(cookie.name)
         return super().set_ok(cookie, request)
-
-
-def find_longest_read_s(server: HttpServer, limits: LimitSettings) -> float:
-    """Return a read timeout longer than any call of the entry may take: it ends dead connections, never a call."""
-    said = [policy.timeout_s for policy in server.tools.values() if policy.timeout_s is not None]
-    return max([server.client_session_timeout_seconds, *said]) + limits.cancel_grace_s + _SPARE_S
 
 
 class _Guarded(httpx2.AsyncBaseTransport):

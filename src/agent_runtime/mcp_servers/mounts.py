@@ -143,7 +143,8 @@ class _Table:
         masked = {path for path in (*files, *find_other_paths(files)) if self._find_kind(path) in _SEEN}
         # Replacing the file would end the mask, so its folder is read only too.
         used.add(resolve_links(Path(os.environ.get("HOME", "/"))))
-        folders = {resolve_links(path).parent for path in own.alone}
+        # A command that only reads has perhaps made no data directory.
+        folders = {folder for path in own.alone if (folder := resolve_links(path).parent).is_dir()}
         unused = {folder for folder in folders if not any(path.is_relative_to(folder) for path in used)}
         fixed = {path for path in (*map(resolve_links, own.program), *unused) if self._find_kind(path) is _Kind.WRITE}
         self._places |= dict.fromkeys(fixed - self._places.keys(), _Kind.READ) | dict.fromkeys(masked, _Kind.MASKED)

@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from mcp import Client, ClientSession
 from mcp.server import MCPServer, Server
 
 from agent_runtime.domain.errors import ServerUnavailableError
+from agent_runtime.domain.tools import PythonServer
 from agent_runtime.mcp_servers.eras import Eras, open_session
 from agent_runtime.mcp_servers.explaining import explain, find_retry_after, may_pass
 from agent_runtime.mcp_servers.http import HttpAccess
 from agent_runtime.mcp_servers.server import Connection
-from agent_runtime.mcp_servers.spawn import Spawn
+from agent_runtime.mcp_servers.spawn import Spawn, explain_withheld
 from agent_runtime.mcp_servers.stdio import StdioTransport
 
 
@@ -40,12 +42,17 @@ class OverStdio:
             yield session
 
     def describe_end(self) -> str:
-        """Return how the process ended, with the end of its stderr."""
-        return self._transport.describe_end() if self._transport else ""
+        """Return how the process ended, with the end of its stderr, and what it may lack for the network."""
+        told = self._transport.describe_end() if self._transport else ""
+        return "; ".join(part for part in (told, explain_withheld(self.spawn, told)) if part)
 
     def find_exit_mark(self) -> str | None:
         """Return the exit code with the last line of the stderr; None if the process has not exited by itself."""
         return self._transport.find_exit_mark() if self._transport else None
+
+    def read_stderr(self) -> str:
+        """Return the end of what the process has written to its stderr so far."""
+        return self._transport.read_stderr() if self._transport else ""
 
 
 class OverHttp:
@@ -107,6 +114,10 @@ class OverHttp:
     def find_exit_mark(self) -> None:
         """Return None: there is no process of our own."""
 
+    def read_stderr(self) -> str:
+        """Return nothing: there is no process of our own."""
+        return ""
+
 
 class InProcess:
     """A server that ships with the service. Its calls are short, and always awaited to their end."""
@@ -130,3 +141,40 @@ class InProcess:
 
     def find_exit_mark(self) -> None:
         """Return None: there is no process of our own."""
+
+    def read_stderr(self) -> str:
+        """Return nothing: there is no process of our own."""
+        return ""
+
+
+class InThread:
+    """Python code of the operator's in this process, in a thread of its own."""
+
+    remote = False
+    uninterrupted = False
+    session_unknown = False
+
+    def __init__(self, entry: PythonServer, eras: Eras) -> None:
+        self._entry = entry
+        self._eras = eras
+
+    @asynccontextmanager
+    async def open(self, connection: Connection) -> AsyncIterator[ClientSession]:
+        """Import the code in its thread, and connect to it."""
+        from agent_runtime.mcp_servers.in_thread import serve_in_thread  # noqa: PLC0415 - many services have none
+        from agent_runtime.mcp_servers.python_objects import load_server  # noqa: PLC0415 - likewise
+
+        thread = serve_in_thread(self._entry.id, partial(load_server, self._entry), connection.end)
+        async with open_session(connection, thread, self._eras, remote=False) as session:
+            yield session
+
+    def describe_end(self) -> str:
+        """Return nothing: all that is known is in the error itself."""
+        return ""
+
+    def find_exit_mark(self) -> None:
+        """Return None: there is no process of our own."""
+
+    def read_stderr(self) -> str:
+        """Return nothing: there is no process of our own."""
+        return ""

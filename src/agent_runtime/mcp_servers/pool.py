@@ -7,11 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Self, assert_never
-
-import jsonschema  # noqa: F401 - the SDK imports it inside a call, which would stop the loop for 80 ms
-import structlog
-from mcp.server import MCPServer, Server
+from typing import TYPE_CHECKING, Any, Self
 
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.errors import ServerUnavailableError
@@ -28,19 +24,18 @@ from agent_runtime.domain.values import JsonObject
 from agent_runtime.live.breaker import CircuitState
 from agent_runtime.live.patience import Patience
 from agent_runtime.mcp_servers.circuits import Circuits
-from agent_runtime.mcp_servers.eras import Eras
-from agent_runtime.mcp_servers.http import HttpAccess, find_longest_read_s
 from agent_runtime.mcp_servers.listing import Listed
-from agent_runtime.mcp_servers.network import Network
-from agent_runtime.mcp_servers.openers import InProcess, OverHttp, OverStdio
 from agent_runtime.mcp_servers.own_files import OwnFiles
-from agent_runtime.mcp_servers.server import Connection, Opener
+from agent_runtime.mcp_servers.read_timeout import find_longest_read_s
 from agent_runtime.mcp_servers.spares import Spares, SpareTimes
-from agent_runtime.mcp_servers.spawn import Spawn, prepare
-from agent_runtime.mcp_servers.stdio import StdioTransport
 from agent_runtime.registry.known_servers import may_install
 
-log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from mcp.server import MCPServer, Server
+
+    from agent_runtime.mcp_servers.connector import Connector
+    from agent_runtime.mcp_servers.openers import OverStdio
+    from agent_runtime.mcp_servers.server import Connection, Opener
 
 _NO_ERROR = (None, None, None)
 
@@ -66,7 +61,7 @@ class ServerPool:
         self,
         limits: LimitSettings,
         secrets: Secrets,
-        builtin: Callable[[BuiltinServer], MCPServer | Server[Any]],
+        builtin: "Callable[[BuiltinServer], MCPServer | Server[Any]]",
         base_dir: Path,
         own: OwnFiles = OwnFiles(),  # noqa: B008 - a frozen value
         inherited: Mapping[str, str] = MappingProxyType({}),
@@ -81,8 +76,7 @@ class ServerPool:
         self._own = own
         self._inherited = inherited
         self._circuits = Circuits(circuit_s)
-        self._eras = Eras()
-        self._network = Network(secrets)
+        self._connector: Connector | None = None
         self._group = asyncio.TaskGroup()
         self._owners: dict[Connection, asyncio.Task[None]] = {}
         self._shared: dict[str, Connection] = {}
@@ -90,6 +84,8 @@ class ServerPool:
         self._reloads = 0
         self._in_force: frozenset[str] | None = None
         """The keys of the shared servers that outlive their leases; None if all do."""
+        self._started: dict[str, tuple[Opener, ...]] = {}
+        """How each server was started or reached the last two times, by its id, the newest first."""
         self._listings: dict[str, Listed] = {}  # the newest of each server, shared by its connections
         self._leaving = False
         self._stop_by = math.inf
@@ -123,12 +119,13 @@ class ServerPool:
             # Without an error of the body, which the group would wrap; its tasks were all told to end.
             cancelled = isinstance(exc_val, asyncio.CancelledError)
             await (self._group.__aexit__(exc_type, exc_val, exc_tb) if cancelled else self._group.__aexit__(*_NO_ERROR))
-            await self._network.aclose()
+            if self._connector is not None:
+                await self._connector.aclose()
 
     def replace(
         self,
         servers: Iterable[ToolServer],
-        builtin: Callable[[BuiltinServer], MCPServer | Server[Any]],
+        builtin: "Callable[[BuiltinServer], MCPServer | Server[Any]]",
         own: OwnFiles,
     ) -> None:
         """Put these entries in force. For any other entry, the spare ends now, and a shared session with its last
@@ -140,8 +137,11 @@ class ServerPool:
         self._spares.replace({server.id: server for server in servers if isinstance(server, StdioServer)})
         self._in_force = frozenset(map(self._make_key, servers))
         # Another server may have come under an id, and the redactor may know more secrets.
-        self._eras.forget()
+        if self._connector is not None:
+            self._connector.forget_eras()
         self._circuits.forget()
+        ids = {server.id for server in servers}
+        self._started = {name: openers for name, openers in self._started.items() if name in ids}
         self._listings.clear()
         self._stop_unused()
 
@@ -183,6 +183,10 @@ class ServerPool:
         """See `ports.ToolServers`."""
         return self._circuits.states
 
+    def read_stderr(self, server_id: str) -> str:
+        """See `ports.ToolServers`."""
+        return next(filter(None, (opener.read_stderr() for opener in self._started.get(server_id, ()))), "")
+
     async def discover(self, server: ToolServer) -> Offer:
         """Start or connect to the server, list its tools, and release it. Raises: ServerUnavailableError."""
         async with self._lease([server], self._connect_anew) as lease:
@@ -213,7 +217,7 @@ class ServerPool:
 
     @asynccontextmanager
     async def _lease(
-        self, servers: Iterable[ToolServer], connect: Callable[[ToolServer], Awaitable[Connection]]
+        self, servers: Iterable[ToolServer], connect: "Callable[[ToolServer], Awaitable[Connection]]"
     ) -> AsyncIterator["PoolLease"]:
         entries = {server.id: server for server in servers}
         connections: dict[str, Connection] = {}
@@ -242,7 +246,7 @@ class ServerPool:
             for connection in own:
                 await connection.ended.wait()
 
-    async def connect(self, server: ToolServer) -> Connection:
+    async def connect(self, server: ToolServer) -> "Connection":
         """Return a connection that is starting or running: the shared one of the entry, its spare, or a new one.
 
         Raises: ServerUnavailableError where it cannot be started.
@@ -252,7 +256,7 @@ class ServerPool:
             return self._spares.take(server, opener) or self._start(server, opener)
         return await self._connect_anew(server)
 
-    async def _connect_anew(self, server: ToolServer) -> Connection:
+    async def _connect_anew(self, server: ToolServer) -> "Connection":
         """Return the shared connection of the entry, or a new one. Raises: ServerUnavailableError, as `connect`."""
         if server.scope == "task":
             return self._start(server, await self._make_opener(server))
@@ -266,42 +270,49 @@ class ServerPool:
                 running = self._shared[key] = self._start(server, opener)
         return running
 
-    def _start(self, server: ToolServer, opener: Opener) -> Connection:
+    def _start(self, server: ToolServer, opener: "Opener") -> "Connection":
+        assert self._connector is not None  # noqa: S101 - it has made the opener
         if self._leaving:
             raise ServerUnavailableError(server.id, "the service is stopping", may_pass=True)
         breaker = self._circuits.admit(server.id)
-        limits = self._limits
-        start_s = max(limits.server_start_s, limits.server_install_s if may_install(server) else 0)
+        start_s = max(self._limits.server_start_s, self._limits.server_install_s if may_install(server) else 0)
 
         def tell_change() -> None:
             if server.scope == "shared":
                 self._announce_change(server.id)
 
-        connection = Connection(server.id, opener, limits, start_s, self._secrets.redactor, self._listings, tell_change)
+        connection = self._connector.connect(server.id, opener, start_s, self._listings, tell_change)
+        self._started[server.id] = (opener, *self._started.get(server.id, ())[:1])
         task = self._group.create_task(connection.run(), name=f"mcp server {server.id}")
         self._owners[connection] = task
         task.add_done_callback(lambda _: self._owners.pop(connection, None))
         self._group.create_task(self._circuits.watch(connection, breaker))
         return connection
 
-    async def _make_opener(self, server: ToolServer) -> Opener:
-        match server:
-            case StdioServer():
-                return await self._open_stdio(server)
-            case HttpServer():
-                return OverHttp(HttpAccess(server, self._network, self._limits, self._secrets), self._eras)
-            case BuiltinServer():
-                return InProcess(self._builtin(server))
-            case _:
-                assert_never(server)
+    async def _make_opener(self, server: ToolServer) -> "Opener":
+        if isinstance(server, StdioServer):
+            return await self._open_stdio(server)
+        connector = await self._get_connector()
+        return connector.open(server, self._builtin)
 
-    async def _open_stdio(self, server: StdioServer) -> OverStdio:
-        # In a thread: the first start probes bubblewrap, and secrets may be in files.
-        spawn = await asyncio.to_thread(prepare, server, self._secrets, self._base_dir, self._own, self._inherited)
-        return OverStdio(spawn, self._make_transport, self._eras)
+    async def _open_stdio(self, server: StdioServer) -> "OverStdio":
+        connector = await self._get_connector()
+        return await connector.open_stdio(server, self._own)
 
-    def _make_transport(self, spawn: Spawn, end: asyncio.Event) -> StdioTransport:
-        return StdioTransport(spawn, self._limits, self._secrets.redactor, end, lambda: self._stop_by)
+    async def _get_connector(self) -> "Connector":
+        if self._connector is None:
+            connector = await asyncio.to_thread(_load_connector)
+            self._connector = self._connector or connector(
+                self._limits, self._secrets, self._base_dir, self._inherited, lambda: self._stop_by
+            )
+        return self._connector
+
+
+def _load_connector() -> "type[Connector]":
+    """Import the library of MCP, which takes half a second: many commands need no server."""
+    from agent_runtime.mcp_servers.connector import Connector  # noqa: PLC0415 - see above
+
+    return Connector
 
 
 def _ignore(_: str) -> None:
@@ -317,8 +328,8 @@ class PoolLease:
     def __init__(
         self,
         entries: Mapping[str, ToolServer],
-        connections: dict[str, Connection],
-        connect: Callable[[ToolServer], Awaitable[Connection]],
+        connections: "dict[str, Connection]",
+        connect: "Callable[[ToolServer], Awaitable[Connection]]",
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._entries = entries
@@ -327,7 +338,7 @@ class PoolLease:
         self._tasks = tasks
         self._changes_seen: dict[str, int] = {}
 
-    def connection(self, server_id: str) -> Connection:
+    def connection(self, server_id: str) -> "Connection":
         """Return the connection in use with a server."""
         return self._connections[server_id]
 

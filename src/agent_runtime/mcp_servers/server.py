@@ -78,6 +78,9 @@ class Opener(Protocol):
     def find_exit_mark(self) -> str | None:
         """Return a text that is equal for equal ways to exit; None if no process has exited by itself."""
 
+    def read_stderr(self) -> str:
+        """Return the end of what a process of our own has written to its stderr, redacted; else an empty text."""
+
 
 class Connection:
     """A connection from its start to its end. The task that runs `run` owns it.

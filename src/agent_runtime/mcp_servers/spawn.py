@@ -1,6 +1,7 @@
 """Turns an entry of the registry into a command to start: its environment, its folder, its sandbox."""
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from mcp.client.stdio import get_default_environment
 
-from agent_runtime.config import Secrets
+from agent_runtime.config import NETWORK_VARIABLES, PACKAGE_VARIABLES, Secrets
 from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
 from agent_runtime.domain.tools import StdioConfig, StdioServer
 from agent_runtime.mcp_servers.own_files import OwnFiles
@@ -23,7 +24,8 @@ _DEFAULT_ENV = {"npm_config_yes": "true"}
 class Spawn:
     """The command to start, its folder and its environment. `command` is the one that the entry names.
 
-    `stop_s` is how long it may take to stop in all.
+    `stop_s` is how long it may take to stop in all. `withheld` are the variables for proxies, certificates and packages
+    that the service has and the process does not get; none if it has no network.
     """
 
     confined: Confined
@@ -31,6 +33,7 @@ class Spawn:
     env: Mapping[str, str]
     command: str
     stop_s: float
+    withheld: tuple[str, ...] = ()
 
 
 def prepare(
@@ -50,7 +53,9 @@ def prepare(
         cwd = _check_folder(base_dir / (config.cwd or "."))
         argv = (_find(command, cwd, env, config), *args)
         confined = confine(argv, server.sandbox, cwd, base_dir, own, (*given.values(), *inherited.values()))
-        return Spawn(confined, cwd, env, config.command, server.stop_s)
+        own_variables = secrets.read_variables((*NETWORK_VARIABLES, *PACKAGE_VARIABLES))
+        withheld = tuple(name for name in own_variables if name not in env) if server.sandbox.network else ()
+        return Spawn(confined, cwd, env, config.command, server.stop_s, withheld)
     except ConfigurationError as error:
         raise ServerUnavailableError(server.id, secrets.redactor.redact_message(str(error))) from error
 
@@ -90,3 +95,27 @@ def _explain_command_line(config: StdioConfig) -> str:
         return ""
     words = json.dumps([*args, *config.args], ensure_ascii=False)
     return f"It looks like a whole command line: write command: {json.dumps(program)} and args: {words}. "
+
+
+_OF_THE_NETWORK = re.compile(
+    r"ENOTFOUND|ECONN|ETIMEDOUT|EAI_AGAIN|getaddrinfo|name resolution|resolve host|network|proxy|certificate|\bCERT_"
+    r"|\bSSL|\bTLS|tunnel|connection|connect to|fetch failed|failed to fetch|timed? ?out|registry",
+    re.IGNORECASE,
+)
+"""Words in the last output of programs that do not reach the network."""
+
+
+def explain_withheld(spawn: Spawn, told: str) -> str:
+    """Return how to give a process what it may need for the network, if it has failed for want of that.
+
+    `told`: how the process has ended; empty while it has not, as a download that hangs does not. Else an empty text.
+    """
+    if not spawn.withheld or (told and not _OF_THE_NETWORK.search(told)):
+        return ""
+    names = ", ".join(spawn.withheld)
+    first = spawn.withheld[0]
+    return (
+        f"if it needs the network: the service has {names} set, and the process gets only what its entry names: "
+        f'write {first}: "${{env:{first}}}" into config.env, or set servers_inherit_proxy: true for proxies and '
+        "certificates"
+    )

@@ -221,7 +221,7 @@ class StdioTransport:
         said = [self._verdict or self._describe_exit()] if self._verdict or self._left_us else []
         if self.skipped_lines:
             said.append(f"{self.skipped_lines} lines of its output were not JSON-RPC and were skipped")
-        if tail := self._read_tail():
+        if tail := self.read_stderr():
             said.append(f"stderr ends with: {tail}")
         return "; ".join(said)
 
@@ -229,7 +229,7 @@ class StdioTransport:
         """Return how the process exited by itself, with the last line of its stderr without digits; else None."""
         if self._verdict or not self._left_us:
             return None
-        last = self._read_tail().rpartition("\n")[2]
+        last = self.read_stderr().rpartition("\n")[2]
         return f"{self._exit_code}: {_DIGITS.sub('0', last)[:_LONGEST_LINE]}"
 
     def _describe_exit(self) -> str:
@@ -239,7 +239,8 @@ class StdioTransport:
             return f"its process was ended by signal {-self._exit_code}"
         return f"its process exited with code {self._exit_code}"
 
-    def _read_tail(self) -> str:
+    def read_stderr(self) -> str:
+        """Return the last 2,000 characters that the server wrote to its stderr, redacted; empty if there are none."""
         text = self._redactor.redact_message(self.pipes.stderr_tail.decode(errors="replace"))
         return escape_hidden(text.strip()[-_TAIL_CHARACTERS:], keep="\n\t")
 

@@ -1,7 +1,8 @@
 """The current registry: the identity of each entry, and the operator's rules for its tools."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from agent_runtime.domain.entries import Entries, digest_model
 from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.tools import ToolServer
 from agent_runtime.registry.model_identity import ModelIdentity
@@ -22,6 +23,7 @@ class CurrentRegistry:
     def __init__(self, entries: Iterable[ResolvedEntry] = (), model: ModelIdentity | None = None) -> None:
         self._model = model
         self._words: dict[str, ToolServer] = {}
+        self._tell_change: Callable[[], None] = _ignore
         self.replace(entries)
 
     def replace(self, entries: Iterable[ResolvedEntry]) -> None:
@@ -33,6 +35,18 @@ class CurrentRegistry:
         self.identities = self._identify()
         self._words |= {name: entry.server for name, entry in self.entries.items()}
         self.rules = OperatorRules(dict(self._words))
+        self._tell_change()
+
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """Register `tell`, which is called after each change of the entries or of the model."""
+        self._tell_change = tell
+
+    @property
+    def usable(self) -> Entries:
+        """The entries and the model that plans can use here."""
+        usable = [entry for entry in self.entries.values() if entry.server.enabled and entry.problem is None]
+        servers = {entry.server.id: entry.identity.digest for entry in usable}
+        return Entries(servers=servers, model=digest_model(self.identities.model))
 
     @property
     def asks_for_model(self) -> bool:
@@ -47,9 +61,14 @@ class CurrentRegistry:
         now = self._identify()
         if now != self.identities:
             self.identities = now
+            self._tell_change()
 
     def _identify(self) -> Identities:
         servers = {name: entry.identity for name, entry in self.entries.items()}
         if self._model is None:
             return Identities(servers)
         return Identities(servers, self._model.pinned, self._model.problem)
+
+
+def _ignore() -> None:
+    """Do nothing until somebody wants to know of changes."""

@@ -18,7 +18,7 @@ from agent_runtime.config import (
     read_yaml,
 )
 from agent_runtime.domain.errors import ConfigurationError, Fault, RegistryInvalidError
-from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, ToolServer
+from agent_runtime.domain.tools import BuiltinServer, HttpServer, PythonServer, StdioServer, ToolServer
 from agent_runtime.registry.known_servers import add_known_servers
 
 _KEY = "tool_registry"
@@ -26,6 +26,7 @@ _TYPES: Mapping[str, type[BaseModel]] = {
     "local_stdio": StdioServer,
     "remote_http": HttpServer,
     "builtin": BuiltinServer,
+    "python": PythonServer,
 }
 _ENTRY: TypeAdapter[ToolServer] = TypeAdapter(ToolServer)
 
@@ -39,19 +40,21 @@ def read_entries(settings: Settings, builtins: Collection[str], always: Iterable
     return add_known_servers(load_registry(settings.tool_registry, builtins, settings.tool_registry_yaml), always)
 
 
-def load_registry(path: Path, builtins: Collection[str], text: str | None = None) -> tuple[ToolServer, ...]:
+def load_registry(
+    path: Path, builtins: Collection[str], text: str | None = None, *, origin: str = REGISTRY_VARIABLE
+) -> tuple[ToolServer, ...]:
     """Return the entries of a registry file in order, with paths and references to secrets as written.
 
-    `builtins`: the names that a built-in server may have. `text`: a registry from the environment, which replaces the
-    file.
+    `builtins`: the names that a built-in server may have. `text`: a registry that replaces the file, and comes from
+    `origin`: the environment, unless another place is named.
 
     Raises: ConfigurationError with one line for each fault, naming the file, the entry, the field and the expected
     value.
     """
-    origin = str(path) if text is None else REGISTRY_VARIABLE
+    origin = str(path) if text is None else origin
     if text is None and not path.exists():
         raise ConfigurationError(
-            f"{path}: there is no such file. Create it with a list under the key {_KEY!r}, "
+            f"{path}: there is no such file. Create it with `agent-runtime init`, "
             f"name another with --registry or AGENT_RUNTIME_TOOL_REGISTRY, or give its text in {REGISTRY_VARIABLE}."
         )
     faults: list[Fault] = []
@@ -98,6 +101,9 @@ _OF_OTHERS = {
 }
 
 
+_URL = "must begin with http:// or https://"
+
+
 def _label(index: int, entry: Any) -> str:
     name = entry.get("id") if isinstance(entry, Mapping) else None
     return f"entry {name!r}" if isinstance(name, str) and name else f"{_KEY}[{index}]"
@@ -115,7 +121,8 @@ def _fault(index: int, entry: Any, details: ErrorDetails) -> Fault:
     if not place:
         return Fault(label, describe_expectation(details))
     if details["type"] == "string_pattern_mismatch":
-        return Fault(f"{label}: {format_place(place)}", "must begin with http:// or https://")
+        wanted = "must be module:object, or the name of a module" if kind == "python" else _URL
+        return Fault(f"{label}: {format_place(place)}", wanted)
     if place == ["config", "command"] and isinstance(details["input"], list):
         message = "must be the name of the program alone; its arguments are the list config.args"
         return Fault(f"{label}: config.command", message)

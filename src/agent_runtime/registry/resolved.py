@@ -13,8 +13,16 @@ from pathlib import Path
 from agent_runtime.config import Secrets, without_references
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.identity import ServerIdentity
-from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, HttpServer, StdioServer, ToolServer
-from agent_runtime.domain.values import JsonObject, JsonValue
+from agent_runtime.domain.tools import (
+    BuiltinConfig,
+    BuiltinServer,
+    HttpServer,
+    PythonServer,
+    StdioServer,
+    ToolServer,
+)
+from agent_runtime.domain.values import JsonObject, JsonValue, digest_of_bytes
+from agent_runtime.registry.python_modules import find_source
 from agent_runtime.text.redaction import SCHEMES, named_arguments, names_credential, without_credentials
 
 
@@ -88,6 +96,8 @@ class EntryResolver:
                     server = self._with_folders(entry)
                 case BuiltinServer() if found := self._place_of(entry.config):
                     place = found.resolve()
+                case PythonServer():
+                    server = self._with_source(entry)
                 case _:
                     pass
         except (ConfigurationError, OSError, RuntimeError) as error:  # RuntimeError: a cycle of symbolic links
@@ -107,6 +117,19 @@ class EntryResolver:
                 "sandbox": entry.sandbox.model_copy(update=sandbox),
             }
         )
+
+    def _with_source(self, entry: PythonServer) -> PythonServer:
+        """Return the entry with its folder, and with the digest of the file that will run.
+
+        Raises: ConfigurationError if there is no such file, or if it is not the one that the entry names.
+        """
+        config = entry.config
+        folder = (self._base_dir / (config.folder or ".")).resolve()
+        file = find_source(config.module, folder)
+        source = digest_of_bytes(file.read_bytes())
+        if config.source not in {None, source}:
+            raise ConfigurationError(f"{file} is another one than config.source names: its digest is {source}")
+        return entry.model_copy(update={"config": config.model_copy(update={"folder": str(folder), "source": source})})
 
     def _facts(self, entry: ToolServer, server: ToolServer, place: Path | None) -> JsonObject:
         """Return the facts of a server's identity. A folder with a secret in it is as written, with a keyed hash."""
@@ -128,6 +151,8 @@ class EntryResolver:
                 }
             case BuiltinServer(config=config):
                 facts |= {"server": config.server} | ({} if place is None else {"root": str(place)})
+            case PythonServer(config=config):
+                facts |= config.model_dump(mode="json")
         return facts | {"scope": server.scope, "trust": server.trust}
 
     @staticmethod

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import structlog
 
@@ -24,6 +24,18 @@ ServersOf = Callable[[str], Awaitable[frozenset[str] | None]]
 """`Orchestrator.servers_of`: the servers that the next run of a task holds; None if it holds none and
 needs no place.
 """
+
+
+class JobOwner(Protocol):
+    """Owns what a runner runs, where several processes share the tasks."""
+
+    def end(self, task_id: str, pause_s: float | None) -> None:
+        """Note that the runner has let go of the task: it is done for now, or, with `pause_s`, must be run again after
+        that many seconds; 0: by another runner, because this one stops.
+        """
+
+    def note_room(self) -> None:
+        """Note that the runner can run one more task."""
 
 
 class _Ticket:
@@ -58,9 +70,9 @@ class LocalRunner:
     """Runs at most `limit` tasks at once, and at most `share` of those that hold the same servers (G9).
 
     So a server that hangs delays its own tasks and no others. A task that waits for a slot, or pauses after a failure,
-    counts for neither bound. One that waits for the end of an outage is a ticket and a timer. Leaving the context stops
-    the runner. No call is started any more; open calls may end within `grace_s`. What is then still open is left to the
-    next start, as after a crash.
+    counts for neither bound. One that waits for the end of an outage is a ticket and a timer, or is left to `owner`,
+    which is told of every task that the runner lets go. Leaving the context stops the runner. No call is started any
+    more; open calls may end within `grace_s`. What is then still open is left to the next start, as after a crash.
     """
 
     def __init__(
@@ -72,6 +84,7 @@ class LocalRunner:
         share: int,
         grace_s: float,
         pauses: Pauses = Pauses(),  # noqa: B008 - a frozen value
+        owner: JobOwner | None = None,
     ) -> None:
         self._run = run
         self._servers_of = servers_of
@@ -79,6 +92,7 @@ class LocalRunner:
         self._share = share
         self._grace_s = grace_s
         self._pauses = pauses
+        self._owner = owner
         self._group = asyncio.TaskGroup()
         self._stop = asyncio.Event()
         self._waiting: deque[_Ticket] = deque()
@@ -94,17 +108,29 @@ class LocalRunner:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
+        self.stop()
         self._waiting.clear()
         self._lanes.clear()
         while self._resting:
             self._resting.popitem()[1].cancel()
+        running = {task.get_name() for task in self._work}
+        for task_id in self._tickets.keys() - running:
+            self._let_go(task_id, 0)
         try:
             await self._drain()
         except asyncio.CancelledError as cancelled:
             # Passed to the group: if one of its own tasks failed, the group itself has cancelled.
             kind, error, trace = type(cancelled), cancelled, cancelled.__traceback__
         await self._group.__aexit__(kind, error, trace)
+
+    def stop(self) -> None:
+        """Start no call and no run any more."""
+        self._stop.set()
+
+    @property
+    def room(self) -> int:
+        """The number of tasks that would run at once if they came now, unless their servers are busy."""
+        return 0 if self._waiting or self._stop.is_set() else self._limit - len(self._work)
 
     @property
     def queue(self) -> dict[str, int]:
@@ -166,6 +192,13 @@ class LocalRunner:
     def _forget_finished(self, task: asyncio.Task[None]) -> None:
         self._work.discard(task)
         self._start_waiting()
+        if self._owner is not None and self.room:
+            self._owner.note_room()
+
+    def _let_go(self, task_id: str, pause_s: float | None) -> None:
+        del self._tickets[task_id]
+        if self._owner is not None:
+            self._owner.end(task_id, pause_s)
 
     async def _work_on(self, ticket: _Ticket) -> None:
         """Run one task until nothing asks for it any more. A bug in it must not end the other tasks."""
@@ -179,13 +212,14 @@ class LocalRunner:
                 ticket.failures = 0
                 if ticket.again:
                     continue
-                if pause_s is None:
-                    del self._tickets[ticket.task_id]
+                if pause_s is None or (pause_s and self._owner is not None):
+                    self._let_go(ticket.task_id, pause_s)
                     return
                 if pause_s:
                     ticket.in_outage = True
                     self._rest(ticket, pause_s)
                     return
+            self._let_go(ticket.task_id, 0)
         except StoreUnavailableError as error:
             log.warning("run_waits_for_store", task_id=ticket.task_id, error=str(error))
             self._rest(ticket, self._pauses.store_s)
@@ -201,9 +235,9 @@ class LocalRunner:
             self._rest(ticket, 0 if ticket.again else self._pauses.after_crashes_s[ticket.failures])
             ticket.failures += 1
         else:
-            # It stays unfinished: a cancellation or the next start takes it up again.
+            # It stays unfinished: a cancellation or the next start takes it up again, or its owner does much later.
             log.error("run_given_up", task_id=ticket.task_id)
-            del self._tickets[ticket.task_id]
+            self._let_go(ticket.task_id, self._pauses.longest_start_s)
 
     def _rest(self, ticket: _Ticket, seconds: float) -> None:
         if not self._stop.is_set():

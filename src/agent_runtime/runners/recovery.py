@@ -24,6 +24,12 @@ _ALONE_S = 10.0
 """How long the next task waits for progress of the one before it."""
 
 
+def compute_start_pause_s(starts: int, pauses: Pauses) -> float:
+    """Return how long a task waits that was resumed so often in a row without progress, `MOST_STARTS` times or more."""
+    growing_s = pauses.first_start_s * 4.0 ** min(starts - MOST_STARTS, 10)
+    return min(growing_s, pauses.longest_start_s)
+
+
 class Recovery:
     """Wakes the runner for unfinished tasks. `tasks` owns the work that goes on after the start."""
 
@@ -53,8 +59,7 @@ class Recovery:
         """Resume the tasks that have to wait, those with the fewest starts first."""
         waited_s = 0.0
         for task_id, starts in sorted(waiting.items(), key=lambda item: item[1]):
-            growing_s = self._pauses.first_start_s * 4 ** min(starts - MOST_STARTS, 10)
-            pause_s = min(growing_s, self._pauses.longest_start_s)
+            pause_s = compute_start_pause_s(starts, self._pauses)
             log.warning("task_waits_after_crashes", task_id=task_id, starts=starts, pause_s=pause_s)
             await asyncio.sleep(pause_s - waited_s)
             waited_s = pause_s

@@ -27,7 +27,7 @@ from agent_runtime.domain.task import Task, Waiting
 from agent_runtime.domain.values import LARGE_BYTES
 from agent_runtime.live.progress import Piece, Progress
 from agent_runtime.services.planning_log import PlanningLog
-from agent_runtime.services.ports import Planner
+from agent_runtime.services.ports import Fleet, Planner
 from agent_runtime.services.tool_registry import ToolRegistry
 
 
@@ -44,6 +44,7 @@ class PlannerAgent:
         start_s: float,
         install_s: float,
         approval: ApprovalSettings,
+        fleet: Fleet,
     ) -> None:
         self._planner = planner
         self._registry = registry
@@ -52,6 +53,7 @@ class PlannerAgent:
         self._start_s = start_s
         self._install_s = install_s
         self._approval = approval
+        self._fleet = fleet
 
     @property
     def name(self) -> str:
@@ -177,6 +179,10 @@ class PlannerAgent:
     def differences(self, task: Task) -> list[str]:
         """Return a sentence for each current server, and the model, that differs from the plan's."""
         return self._registry.identities.differences(task.contract, task.identities) if task.contract else []
+
+    async def is_at_home_elsewhere(self, task: Task) -> bool:
+        """Return whether another worker has the servers and the model of the plan. Raises: StoreUnavailableError."""
+        return task.contract is not None and await self._fleet.has_entries(task.contract)
 
     async def repin(self, task: Task, differences: Sequence[str]) -> list[Event]:
         """Return the current plan as the next revision, pinned to the current servers and model.

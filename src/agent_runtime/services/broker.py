@@ -43,7 +43,7 @@ from agent_runtime.live.interruption import run_until
 from agent_runtime.live.patience import Patience
 from agent_runtime.live.progress import Progress
 from agent_runtime.registry.current import CurrentRegistry
-from agent_runtime.services.ports import Lease
+from agent_runtime.services.ports import ConfirmClaims, Lease
 from agent_runtime.services.run import Run
 from agent_runtime.telemetry import log_debug
 
@@ -53,7 +53,10 @@ _SHORTEST_CALL_S = 0.001
 
 
 class Broker:
-    """Sends the calls of approved steps. A call is sent again only if the operator called its tool idempotent."""
+    """Sends the calls of approved steps. A call is sent again only if the operator called its tool idempotent.
+
+    Where other processes may run the same tasks, `confirm_claims` is asked right before each call is sent.
+    """
 
     def __init__(
         self,
@@ -61,11 +64,13 @@ class Broker:
         current: CurrentRegistry,
         pauses: Pauses = Pauses(),  # noqa: B008 - a frozen value
         progress: Progress | None = None,
+        confirm_claims: ConfirmClaims | None = None,
     ) -> None:
         self._limits = limits
         self._current = current
         self._pauses = pauses
         self._progress = progress or Progress()
+        self._confirm_claims = confirm_claims
         self._slots = asyncio.Semaphore(limits.concurrent_calls)
 
     def check_identities(self, task: Task) -> None:
@@ -125,7 +130,7 @@ class Broker:
         newer run owns it, because such a journal takes no more events.
         """
         try:
-            permitted = self._judge(run.task, proposal, in_flight)
+            permitted = self.judge(run.task, proposal, in_flight)
         except CallRefusedError as refusal:
             self._deny(run, proposal, refusal)
             raise
@@ -163,7 +168,7 @@ class Broker:
         run.stage(called)
         return Intent(called, permitted.longest_s)
 
-    def _judge(self, task: Task, proposal: Proposal, in_flight: AbstractSet[str]) -> PermittedCall:
+    def judge(self, task: Task, proposal: Proposal, in_flight: AbstractSet[str]) -> PermittedCall:
         """Return the call that plan and operator permit now. Raises: CallRefusedError."""
         limits = self._limits
         return judge(
@@ -212,17 +217,18 @@ class Broker:
         A server that does not know the session has not looked at the call (MCP, streamable HTTP, session management).
         """
         try:
-            return await self._dispatch(lease, intent, run.cancel, patience)
+            return await self._dispatch(run, lease, intent, patience)
         except SessionLostError as lost:
             log.info("session_lost", task_id=run.task.task_id, server=intent.called.server, reason=str(lost))
         server_id = intent.called.server
         await run_until(lease.renew(server_id), run.cancel)
         await run_until(self.check_pins(run.task, lease, [server_id]), run.cancel)
-        return await self._dispatch(lease, intent, run.cancel, patience)
+        return await self._dispatch(run, lease, intent, patience)
 
-    @staticmethod
-    async def _dispatch(lease: Lease, intent: "Intent", cancel: asyncio.Event, patience: Patience) -> StoredResult:
-        if cancel.is_set():
+    async def _dispatch(self, run: Run, lease: Lease, intent: "Intent", patience: Patience) -> StoredResult:
+        if self._confirm_claims is not None and (not await self._confirm_claims() or run.stop.is_set()):
+            raise CallNotSentError("The call was not sent: another process may run this task by now.", may_pass=True)
+        if run.cancel.is_set():
             raise CallNotSentError("The task was cancelled before the call was sent.")
         called = intent.called
         here = {"step_id": called.step_id, "call_id": called.call_id, "server": called.server, "tool": called.tool}
@@ -232,7 +238,7 @@ class Broker:
             called.tool,
             called.arguments,
             timeout_s=called.timeout_s,
-            cancel=cancel,
+            cancel=run.cancel,
             patience=patience,
         )
         log_debug("call_answered", **here, is_error=result.is_error, characters=len(result.text))

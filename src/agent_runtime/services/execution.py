@@ -31,6 +31,7 @@ from agent_runtime.domain.events import StepFailed, StepOutcomeUnknown, TaskFail
 from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.outages import OutageLimits, explain_failure
 from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.plan_requests import fail_planning
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.usage import Usage
 from agent_runtime.live.interruption import run_until
@@ -204,13 +205,13 @@ class Execution:
             (log.warning if error.code.startswith("model_") else log.info)("planning_failed", code=error.code)
             usage = error.usage if isinstance(error, PlanningError) else Usage()
             message = explain_failure(self._run.task, error, datetime.now(UTC))
-            events = [TaskFailed(code=error.code, message=message, usage=usage)]
+            events = [fail_planning(self._run.task, error.code, message, usage)]
         except AgentRuntimeError:
             raise
         except Exception as error:  # a planner may raise anything; that fails its task only (G9)
             log.exception("planner_failed")
             message = f"The planner failed ({type(error).__name__}); see the log of the service."
-            events = [TaskFailed(code="internal_error", message=message)]
+            events = [fail_planning(self._run.task, "internal_error", message)]
         if events is not None:
             self._run.stage(*events)
 
@@ -224,10 +225,15 @@ class Execution:
         if task.contract and task.contract.model and self._registry.asks_for_model:
             await run_until(self._registry.identify_model(), self._run.cancel, self._run.stop)
         self._compared = self._registry.identities
-        if task.status is not TaskStatus.EXECUTING or task.has_begun or task.cancel_requested:
+        if task.status is not TaskStatus.EXECUTING or task.cancel_requested:
             return
         differences = self._planner.differences(task)
         if not differences:
+            return
+        if await self._planner.is_at_home_elsewhere(task):
+            self._planned = True  # the next run is handed over to the worker that has them
+            return
+        if task.has_begun:
             return
         what = " ".join(differences)
         changed = f"Servers or the model have changed since the plan was approved, so nothing was called. {what}"

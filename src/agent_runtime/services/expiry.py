@@ -1,7 +1,7 @@
 """Expires tasks whose plan nobody approved in time: in the background, or when a decision comes too late."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -9,15 +9,12 @@ from agent_runtime.domain.errors import ConflictError, StoreUnavailableError, Ta
 from agent_runtime.domain.events import TaskExpired
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
+from agent_runtime.live.sweeping import LONGEST_SLEEP_S, RETRY_S, keep_sweeping
 from agent_runtime.services.ports import TaskStore
 
 log = structlog.get_logger()
 
 _AT_ONCE = 100
-_LONGEST_SLEEP_S = 60.0
-"""Bounds the sleep, so that a changed clock or a suspended machine is noticed."""
-
-_RETRY_S = 1.0
 
 
 class Expiry:
@@ -56,16 +53,9 @@ class Expiry:
 
     async def watch(self) -> None:
         """Expire tasks as their deadlines pass, until cancelled. Retries while the store is unavailable."""
-        while self._after is not None:
-            try:
-                pause_s = await self._sweep(self._after)
-            except StoreUnavailableError as error:
-                log.warning("expiry_waits_for_store", error=str(error))
-                pause_s = _RETRY_S
-            except Exception:  # the edge that owns the loop: no row of the database may end the service
-                log.exception("expiry_failed")
-                pause_s = _LONGEST_SLEEP_S
-            await asyncio.sleep(pause_s)
+        if self._after is not None:
+            sweep = partial(self._sweep, self._after)
+            await keep_sweeping(sweep, waits="expiry_waits_for_store", failed="expiry_failed")
 
     async def _sweep(self, after: timedelta) -> float:
         """Expire the overdue tasks, and return the seconds until the next one can be overdue.
@@ -94,7 +84,7 @@ class Expiry:
                     # A task that is not overdue has a row with an earlier time than its journal.
                     left_over += task.status is TaskStatus.AWAITING_APPROVAL
             if left_over:
-                return _RETRY_S
+                return RETRY_S
             if len(over) < _AT_ONCE:
                 left = [since + after - now for _, since in waiting[len(over) :]]
-                return min([_LONGEST_SLEEP_S, after.total_seconds(), *(one.total_seconds() for one in left)])
+                return min([LONGEST_SLEEP_S, after.total_seconds(), *(one.total_seconds() for one in left)])

@@ -14,7 +14,7 @@ from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.execution import Execution
 from agent_runtime.services.executor_agent import ExecutorAgent
-from agent_runtime.services.ports import TaskStore, ToolServers
+from agent_runtime.services.ports import Fleet, TaskStore, ToolServers
 from agent_runtime.services.run import Run
 from agent_runtime.services.tool_registry import ToolRegistry
 
@@ -33,6 +33,7 @@ class Orchestrator:
         executor: ExecutorAgent,
         broker: Broker,
         outages: OutageLimits,
+        fleet: Fleet,
         *,
         runner_id: str,
         parallel_calls: int,
@@ -44,6 +45,7 @@ class Orchestrator:
         self._executor = executor
         self._broker = broker
         self._outages = outages
+        self._fleet = fleet
         self._runner_id = runner_id
         self._parallel_calls = parallel_calls
 
@@ -74,7 +76,9 @@ class Orchestrator:
                 task = await self._store.load(task_id)
                 if next_command(task) is None:
                     return None
-                return compute_pause_s(task, datetime.now(UTC)) or await self._claim_and_run(task, cancel, stop)
+                if pause_s := compute_pause_s(task, datetime.now(UTC)):
+                    return pause_s
+                return None if await self._hand_over(task) else await self._claim_and_run(task, cancel, stop)
             except TaskNotFoundError:
                 log.info("task_gone")
             except StaleEpochError as error:
@@ -82,6 +86,11 @@ class Orchestrator:
             except JournalChangedError as error:
                 log.error("run_stopped", reason=str(error))  # noqa: TRY400 - where it was raised says nothing
             return None
+
+    async def _hand_over(self, task: Task) -> bool:
+        """Leave the task to another worker if only that one has the registry entries of its plan."""
+        runs_plan = task.status in {TaskStatus.APPROVED, TaskStatus.EXECUTING} and not task.cancel_requested
+        return bool(runs_plan and task.contract and await self._fleet.hand_over(task.task_id, task.contract))
 
     async def _claim_and_run(self, task: Task, cancel: asyncio.Event, stop: asyncio.Event) -> float | None:
         try:

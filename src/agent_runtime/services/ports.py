@@ -2,18 +2,22 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from typing import Any, Literal, Protocol
 
 from agent_runtime.domain.commits import CommitHead
+from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.feed import FeedEntry
+from agent_runtime.domain.listings import Listing
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
 from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
 from agent_runtime.domain.planning_attempts import PlanningAttempt
+from agent_runtime.domain.sharing import FleetFigures, SharingFigures
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import StoredJournal
 from agent_runtime.domain.summaries import Page
@@ -22,6 +26,7 @@ from agent_runtime.domain.tools import JudgedDefinition, Offer, StoredResult, To
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.live.breaker import CircuitState
 from agent_runtime.live.patience import Patience
+from agent_runtime.states.saved import StateStore
 
 
 class SchemaJudge(Protocol):
@@ -65,9 +70,13 @@ class TaskStore(Protocol):
     async def find_request(self, submitter: str, request_key: str) -> Task | None:
         """Return the task that this submitter created with this idempotency key, if any."""
 
-    async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
-        """Return the records after number `after`, in order, at most `limit`. Raises: TaskNotFoundError,
-        StoreUnavailableError.
+    async def records(
+        self, task_id: str, after: int = 0, limit: int = 1000, *, newest: bool = True
+    ) -> list[EventRecord]:
+        """Return the records after number `after`, in order, at most `limit`. With `newest` False the last may be
+        missing, but only where there are others: for those who come again.
+
+        Raises: TaskNotFoundError, StoreUnavailableError.
         """
 
     async def load_stored_journal(self, task_id: str) -> StoredJournal:
@@ -76,8 +85,18 @@ class TaskStore(Protocol):
         Raises: TaskNotFoundError, StoreUnavailableError.
         """
 
+    def watch(self, task_id: str) -> AbstractContextManager[object]:
+        """Return a context in which a process that shares the store remembers what it hears of the task, so that
+        `wait_for_change` need not read where the journal ends each time.
+        """
+
     async def wait_for_change(self, task_id: str, after: int) -> None:
         """Wait until the journal has grown beyond number `after`, or the task is gone. Does not poll."""
+
+    async def wait_for_cancellation(self, task_id: str) -> None:
+        """Wait until the journal holds a cancellation, or the task is gone. Does not poll. Raises:
+        StoreUnavailableError.
+        """
 
     async def subscribe(
         self, after: str | None = None, *, idle_s: float | None = None
@@ -85,12 +104,14 @@ class TaskStore(Protocol):
         """Return the feed of all tasks after a cursor, in the order of the commits: stored pages first, then live.
         Never polls.
 
-        Without a cursor the feed begins with the oldest entry. It lasts until the store closes. With `idle_s`, it
-        yields an empty page whenever nothing has happened for that many seconds. Events of deleted tasks and of changed
+        Without a cursor the feed begins with the oldest entry; with `NEWEST`, after the newest one, with a checkpoint.
+        It lasts until the store closes. With `idle_s`, it yields an empty page whenever nothing has happened for that
+        many seconds. Events of deleted tasks and of changed
         journals are left out; a deleted task has a `Tombstone` at its deletion. Cursors stay valid over deletions,
         restarts and checkpoints; one that points to dropped rows gets a `FeedCheckpoint`, from which the feed starts
         again.
-        Raises: InvalidInputError for an invalid cursor. Iterating raises: StoreUnavailableError.
+        Raises: InvalidInputError for an invalid cursor. Iterating raises: StoreUnavailableError without `idle_s`; with
+        it, empty pages come until the outage is over.
         """
 
     async def commit_head(self) -> CommitHead:
@@ -102,11 +123,32 @@ class TaskStore(Protocol):
         Raises: StoreUnavailableError.
         """
 
-    async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
+    async def page(
+        self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None, thread: str | None = None
+    ) -> Page:
         """Return a page of tasks, newest first. Raises: InvalidInputError for an invalid cursor."""
 
     async def count(self) -> Mapping[TaskStatus, int]:
-        """Return how many tasks there are in each status that occurs. Raises: StoreUnavailableError."""
+        """Return how many tasks there are in each status that occurs. Where there are very many, the answer may be some
+        seconds old. Raises: StoreUnavailableError.
+        """
+
+    @property
+    def states(self) -> StateStore:
+        """The states of front ends, in the same database."""
+
+    @property
+    def sharing(self) -> SharingFigures | None:
+        """The part of this process in a store that several share; None where it is the only one."""
+
+    async def measure_fleet(self) -> FleetFigures | None:
+        """Return the figures of all processes that share the store; None likewise. Raises: StoreUnavailableError."""
+
+    async def list_ended(self, status: TaskStatus, before: datetime, limit: int) -> list[str]:
+        """Return the tasks in this final status whose last event is older than `before`, those created first at first.
+
+        Raises: StoreUnavailableError.
+        """
 
     async def list_unfinished(self) -> list[str]:
         """Return the ids of the tasks that a runner should resume: those that are open and wait for no person, those
@@ -159,6 +201,44 @@ class TaskStore(Protocol):
         """
 
 
+class Catalogue(Protocol):
+    """The newest listing of each MCP server, by a key that its registry entry has on every replica.
+
+    Where replicas share a database they share the listings: one at a time asks a server, and the others take what it
+    has stored. `asks` is False for a replica that starts no servers: it has others ask them.
+    """
+
+    asks: bool
+
+    async def obtain(
+        self, key: str, ask: Callable[[], Awaitable[Listing]], age_s: float = inf, *, compared: bool = False
+    ) -> Listing:
+        """Return a listing that is at most `age_s` seconds old, or newer than the last request of another replica.
+
+        If none is stored, `ask` and store it; where another replica asks just now, wait for its listing instead. With
+        `compared`, the listing is one after two lists were compared, if the server could be asked. During an outage of
+        the store this waits. Raises: what `ask` raises; then nothing is stored.
+        """
+
+    def on_change(self, tell: Callable[[str], None]) -> None:
+        """Register `tell`, which is called with the key of a listing that another replica has stored or wants."""
+
+
+class Fleet(Protocol):
+    """The other workers that run the tasks of this service, and the registry entries that each of them has."""
+
+    async def has_entries(self, contract: Contract) -> bool:
+        """Return whether another living worker has all entries, and the model, that the contract is pinned to.
+
+        Raises: StoreUnavailableError.
+        """
+
+    async def hand_over(self, task_id: str, contract: Contract) -> bool:
+        """Have another worker run the task, if it has all entries that the contract is pinned to and this process has
+        not. Return whether it will. Raises: StoreUnavailableError.
+        """
+
+
 class Runner(Protocol):
     """Runs tasks. Waking one twice, late or on two machines at once is safe; see `Orchestrator`."""
 
@@ -173,6 +253,10 @@ class Runner(Protocol):
         """The number of tasks that run (`running`), wait for a slot (`waiting`), pause after a failure (`resting`) and
         wait for the end of an outage (`in_outage`).
         """
+
+
+ConfirmClaims = Callable[[], Awaitable[bool]]
+"""Returns whether the claims of this process are surely valid now, so that no other process runs its tasks."""
 
 
 class Planner(Protocol):
@@ -273,6 +357,13 @@ class ToolServers(Protocol):
     @property
     def spares(self) -> Counter[str]:
         """The number of spare processes of each server by its id, counted from their start until they are gone."""
+
+    def read_stderr(self, server_id: str) -> str:
+        """Return the end of what the newest process of a server wrote to its stderr, redacted: up to 2,000 characters.
+
+        While the newest has written nothing, that of the process before is returned. Empty for servers without a
+        process of our own, and for those that were never started.
+        """
 
 
 SocketName = tuple[Any, ...]

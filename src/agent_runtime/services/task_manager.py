@@ -12,6 +12,7 @@ from agent_runtime.domain.approval import Cancel, Decision, Edit
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.decisions import events_of, expect_editable, find_text_faults
+from agent_runtime.domain.edited_calls import JudgeCall, check_edit
 from agent_runtime.domain.errors import (
     ConflictError,
     DecisionRefusedError,
@@ -22,9 +23,12 @@ from agent_runtime.domain.errors import (
     PlanOutdatedError,
     RequestKeyReusedError,
     ScopeMissingError,
+    StoreClosedError,
+    StoreUnavailableError,
     TaskNotFoundError,
 )
 from agent_runtime.domain.events import (
+    CallApproved,
     Event,
     EventRecord,
     PlanApproved,
@@ -52,6 +56,7 @@ log = structlog.get_logger()
 PAGE_OF_RECORDS = 1000
 
 FOLLOWED_AT_ONCE = 100
+_OUTAGE_PAUSE_S = 1.0
 _FOLLOWED_BYTES = 256 * 1024
 """The bytes of records in one batch of a follower, without the last record. It bounds the memory of a slow follower."""
 
@@ -69,6 +74,7 @@ class Submission:
     request_key: str | None = None
     request_digest: str | None = None
     rerun: Rerun | None = None
+    thread: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,7 @@ class TaskManager:
         limits: LimitSettings,
         approval: ApprovalSettings,
         expiry: Expiry,
+        judge_call: JudgeCall,
     ) -> None:
         self._store = store
         self._runner = runner
@@ -103,6 +110,7 @@ class TaskManager:
         self._limits = limits
         self._approval = approval
         self._expiry = expiry
+        self._judge_call = judge_call
 
     async def submit(self, submission: Submission, caller: Caller) -> Task:
         """Create a task and have it planned. With a ready-made plan it awaits approval at once.
@@ -124,6 +132,7 @@ class TaskManager:
                 request_key=submission.request_key,
                 request_digest=submission.request_digest,
                 rerun=submission.rerun,
+                thread=submission.thread,
                 **caller.signature,
             )
         ]
@@ -171,6 +180,7 @@ class TaskManager:
             metadata=source.metadata,
             request_key=request.request_key,
             request_digest=digest([request.task_id, request.request_digest]) if request.request_digest else None,
+            thread=source.thread,
             rerun=await asyncio.to_thread(describe) if source.journal_bytes > LARGE_BYTES else describe(),
         )
         try:
@@ -209,10 +219,15 @@ class TaskManager:
         return await self._store.load(task_id)
 
     async def page(
-        self, caller: Caller, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None
+        self,
+        caller: Caller,
+        status: TaskStatus | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        thread: str | None = None,
     ) -> Page:
         """Return a page of tasks, newest first. Raises: InvalidInputError for an invalid cursor."""
-        return await self._store.page(status, limit, cursor)
+        return await self._store.page(status, limit, cursor, thread)
 
     async def count(self, caller: Caller) -> Mapping[TaskStatus, int]:
         """Return how many tasks there are in each status that occurs. Raises: StoreUnavailableError."""
@@ -246,15 +261,27 @@ class TaskManager:
         """Return the events of a decision; an edit may first ask servers for their tools. Raises: as `decide`, and
         ConflictError.
         """
+        events = self.check(task, decision, caller)
         if isinstance(decision, Edit):
-            expect_editable(task, decision, caller, self._limits)
-            edited = await self._planner.edit(decision.plan, task, caller)
+            events = [await self._planner.edit(decision.plan, task, caller)]
             self._expect_in_time(task)
-            return [edited]
-        events = events_of(task, decision, caller, self._limits, require_digest=self._approval.require_digest)
         for event in events:
             if isinstance(event, PlanApproved):
                 await self._refuse_outdated(task, event, caller)
+        return events
+
+    def check(self, task: Task, decision: Decision, caller: Caller) -> list[Event]:
+        """Check a decision as far as that takes no server, and return its events; those of an edit are not known yet.
+
+        Raises: as `decide`.
+        """
+        if isinstance(decision, Edit):
+            expect_editable(task, decision, caller, self._limits)
+            return []
+        events = events_of(task, decision, caller, self._limits, require_digest=self._approval.require_digest)
+        for event in events:
+            if isinstance(event, CallApproved):
+                check_edit(task, event, self._judge_call)
         return events
 
     def _expect_in_time(self, task: Task) -> None:
@@ -271,7 +298,7 @@ class TaskManager:
         """
         await self._planner.identify_model(task.contract)
         differences = self._planner.differences(task)
-        if not differences:
+        if not differences or await self._planner.is_at_home_elsewhere(task):
             return
         changed = f"Servers or the model have changed since the plan was made. {' '.join(differences)}"
         shown = changed if caller.may("read") else "Servers or the model have changed since the plan was made."
@@ -348,30 +375,35 @@ class TaskManager:
     ) -> AsyncGenerator[list[EventRecord], None]:
         """Yield the records after number `after` in batches as the journal grows, up to the terminal event (G8).
 
-        With `idle_s`, yield an empty batch whenever nothing has happened for that many seconds.
-        Raises: TaskNotFoundError before the first batch. If the task is deleted later, the iteration ends.
+        With `idle_s`, yield an empty batch whenever nothing has happened for that many seconds. Waits for the end of an
+        outage of the store.
+        Raises: TaskNotFoundError and StoreUnavailableError before the first batch. If the task is deleted later, or the
+        store is closed, the iteration ends.
         """
         await self._store.load(task_id)
         at_once = FOLLOWED_AT_ONCE
-        while True:
-            records = _limit_batch(await self._store.records(task_id, after, at_once))
-            if records:
-                at_once = min(2 * len(records), FOLLOWED_AT_ONCE)  # records that are not yielded are read again
-                after = records[-1].seq
-                yield records
-                continue
-            try:
-                task = await self._store.load(task_id)
-                if task.version > after:
-                    continue
-                if task.terminal:
+        with self._store.watch(task_id):
+            while True:
+                try:
+                    records = _limit_batch(await self._store.records(task_id, after, at_once, newest=False))
+                    if records:
+                        at_once = min(2 * len(records), FOLLOWED_AT_ONCE)  # records that are not yielded are read again
+                        after = records[-1].seq
+                        yield records
+                        if records[-1].event.ends_task:
+                            return
+                    elif (task := await self._store.load(task_id)).terminal and task.version <= after:
+                        return
+                    async with asyncio.timeout(idle_s):
+                        await self._store.wait_for_change(task_id, after)
+                except TimeoutError:
+                    yield []
+                except (TaskNotFoundError, StoreClosedError):
                     return
-                async with asyncio.timeout(idle_s):
-                    await self._store.wait_for_change(task_id, after)
-            except TimeoutError:
-                yield []
-            except TaskNotFoundError:
-                return
+                except StoreUnavailableError:
+                    if idle_s is not None:
+                        yield []
+                    await asyncio.sleep(_OUTAGE_PAUSE_S)
 
 
 def _limit_batch(records: list[EventRecord]) -> list[EventRecord]:

@@ -98,7 +98,7 @@ def make_page(found: Iterable[tuple[int, TaskSummary]], limit: int) -> Page:
             return Page(tuple(shown), cursor_of(last) if shown else None)
         shown.append(task)
         last = position
-        size += len(task.prompt) + sum(len(name) + len(value) for name, value in task.metadata.items())
+        size += task.size
     return Page(tuple(shown), None)
 
 

@@ -1,9 +1,14 @@
-"""The tasks used last, in memory. The cache is correct because only this process writes the database."""
+"""The tasks used last, in memory.
+
+Where only this process writes the database, the cache is correct by itself. Where others write it too, the store
+compares a task with its row before it takes it from here.
+"""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.task import Task
@@ -12,16 +17,28 @@ RECORD_OVERHEAD = 1024
 """The estimated size of a record in memory beside its data, in bytes."""
 
 
+class JournalEnd(NamedTuple):
+    """The number of the last record of a journal, and its hash. They change together with the journal."""
+
+    version: int
+    head: str
+
+
 @dataclass(slots=True)
 class _Entry:
-    """A task and the end of its journal without gaps; the whole journal if it was read or written from the start."""
+    """A task and the end of its journal without gaps; the whole journal if it was read or written from the start.
+
+    `head` is the hash of the last record, empty where nobody compares it.
+    """
 
     task: Task
+    head: str = ""
     records: list[EventRecord] = field(default_factory=list)
     size: int = 0
 
-    def extend(self, task: Task, records: Sequence[EventRecord]) -> int:
+    def extend(self, task: Task, records: Sequence[EventRecord], head: str) -> int:
         self.task = task
+        self.head = head
         self.records.extend(records)
         more = sum(len(record.data) + RECORD_OVERHEAD for record in records)
         self.size += more
@@ -35,10 +52,10 @@ class DiskRead:
         self._cache = cache
         self.overtaken = False
 
-    def keep(self, task: Task, journal: Sequence[EventRecord]) -> None:
+    def keep(self, task: Task, journal: Sequence[EventRecord], head: str = "") -> None:
         """Cache a task with its whole journal, unless it was written meanwhile."""
         if not self.overtaken:
-            self._cache.put(task, journal)
+            self._cache.put(task, journal, head)
 
 
 class Cache:
@@ -56,6 +73,11 @@ class Cache:
         entry = self._find(task_id)
         return entry.task if entry else None
 
+    def end(self, task_id: str) -> JournalEnd | None:
+        """Return where the cached journal of a task ends; None if the task is not cached."""
+        entry = self._find(task_id)
+        return JournalEnd(entry.task.version, entry.head) if entry else None
+
     def records(self, task_id: str, after: int, limit: int) -> list[EventRecord] | None:
         """Return the records after a number; None if they are not cached."""
         entry = self._find(task_id)
@@ -68,30 +90,35 @@ class Cache:
         start = after + 1 - entry.records[0].seq
         return entry.records[start : start + limit]
 
-    def note_commit(self, task: Task, records: Sequence[EventRecord]) -> None:
+    def note_commit(self, task: Task, records: Sequence[EventRecord], head: str = "") -> None:
         """Add events that have just become durable, and the state after them."""
         self._overtake(task.task_id)
         entry = self._find(task.task_id)
         if entry is None:
-            self.put(task, records)
+            self.put(task, records, head)
         elif entry.task.version < task.version:  # a read of the disk may have seen the commit first
             if entry.task.version == records[0].seq - 1:
-                self._size += entry.extend(task, records)
+                self._size += entry.extend(task, records, head)
                 self._file(entry)
             else:
-                self.put(task, records)
+                self.put(task, records, head)
 
-    def put(self, task: Task, records: Sequence[EventRecord]) -> None:
+    def put(self, task: Task, records: Sequence[EventRecord], head: str = "") -> None:
         """Cache a task with the end of its journal, in place of an earlier entry."""
         self._drop(task.task_id)
         entry = _Entry(task)
-        self._size += entry.extend(task, records)
+        self._size += entry.extend(task, records, head)
         self._file(entry)
 
     def forget(self, task_id: str) -> None:
         """Drop a task that is deleted."""
         self._overtake(task_id)
         self._drop(task_id)
+
+    def forget_if_at(self, task_id: str, end: JournalEnd) -> None:
+        """Drop a task whose cached journal still ends here, which does not match the disk."""
+        if self.end(task_id) == end:
+            self.forget(task_id)
 
     def forget_outdated(self, task: Task) -> None:
         """Drop a task, unless the cached state is newer than this one, which does not match the disk."""

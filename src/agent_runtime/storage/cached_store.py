@@ -2,11 +2,12 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import structlog
 
@@ -14,8 +15,9 @@ from agent_runtime.domain.commits import CommitHead, Deletion
 from agent_runtime.domain.cursors import LAST_POSITION, position_of
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord
-from agent_runtime.domain.feed import FeedEntry, FeedPage, FeedPosition, parse_cursor
+from agent_runtime.domain.feed import NEWEST, FeedEntry, FeedPage, FeedPosition, parse_cursor
 from agent_runtime.domain.planning_attempts import PlanningAttempt
+from agent_runtime.domain.sharing import FleetFigures, SharingFigures
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import StoredJournal
 from agent_runtime.domain.summaries import Page
@@ -29,14 +31,29 @@ from agent_runtime.storage.feed import follow_feed
 from agent_runtime.storage.followers import Followers, Watch
 from agent_runtime.storage.reading import C, ReadingThreads
 from agent_runtime.storage.statements import Statements
+from agent_runtime.storage.states import States
 from agent_runtime.storage.writing import WritingThread
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 CACHE_BYTES = 32 * 1024 * 1024
 
 HEARTBEAT_S = 1.0
 """How recent the last successful write must be to prove that the store can be written (G16)."""
+
+
+_COUNTED_EACH_TIME = 100_000
+_COUNTING_SHARE = 20
+"""With more tasks than this, a count holds for 20 times as long as it took, so that counting costs little."""
+
+
+class _Counts(NamedTuple):
+    """The tasks in each status, and until when that may be told, by `time.monotonic`."""
+
+    by_status: Mapping[TaskStatus, int]
+    good_until: float
 
 
 class CachedStore(ABC, Generic[C]):
@@ -59,6 +76,11 @@ class CachedStore(ABC, Generic[C]):
         """Subscribers wait here for the next commit."""
         self._cache = Cache(cache_bytes)
         self._followers = Followers()
+        self._cancellations = Followers()
+        """Those who wait for the cancellation of a task: at 1 it is in the journal."""
+        self._counts: _Counts | None = None
+        self.states = States(statements.states, self._read, self._write, clock)
+        """See `TaskStore.states`."""
         self._changed: frozenset[str] = frozenset()
         """The tasks whose journal was found to be changed. Their rows are still the old ones."""
 
@@ -75,12 +97,22 @@ class CachedStore(ABC, Generic[C]):
     async def close(self) -> None:
         """Wake all followers, flush queued writes and close the database. Idempotent."""
         self._followers.close()
+        self._cancellations.close()
         self._commits.end()
         try:
             await self._readers.stop()
         finally:
             await self._writer.stop()
             self._cache.clear()
+
+    @property
+    def sharing(self) -> SharingFigures | None:
+        """See `TaskStore.sharing`. Return None, unless a store says otherwise."""
+        return None
+
+    async def measure_fleet(self) -> FleetFigures | None:
+        """See `TaskStore.measure_fleet`. Return None, unless a store says otherwise."""
+        return None
 
     async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
         """See `TaskStore.append`. The domain judges the events before they reach the writer."""
@@ -89,30 +121,47 @@ class CachedStore(ABC, Generic[C]):
         if not draft.records:
             return task
         try:
-            await self._writer.write(self._make_append(draft, epoch), partial(self._note_append, draft, began))
+            work = self._make_append(draft, epoch)
+            await self._writer.write(work, partial(self._note_append, draft, work, began))
         except (ConflictError, StaleEpochError):
             self._cache.forget_outdated(task)
             raise
         return draft.task
 
+    async def _read(self, work: Callable[[C], T]) -> T:
+        return await self._readers.read(work)
+
+    async def _write(self, work: Callable[[C], None]) -> None:
+        await self._writer.write(work)
+
     @abstractmethod
     def _make_append(self, draft: Draft, epoch: int | None) -> Any:
         """Return the work that writes an append, as the writer takes it."""
 
-    def _note_append(self, draft: Draft, began: float) -> None:
-        self._cache.note_commit(draft.task, draft.records)
+    def _note_append(self, draft: Draft, work: Any, began: float) -> None:
+        self._cache.note_commit(draft.task, draft.records, self._head_of(work))
         self._followers.advance(draft.task.task_id, draft.task.version)
+        if draft.task.cancel_requested:
+            self._cancellations.advance(draft.task.task_id, 1)
         if self._observe is not None:
             self._observe(draft.task, draft.records, time.perf_counter() - began)
 
+    def _head_of(self, work: Any) -> str:  # noqa: ARG002 - for stores that compare it
+        """Return the hash of the last record of an append that is written; empty where nobody compares it."""
+        return ""
+
+    async def _refresh(self, task_id: str) -> None:
+        """Make sure that the cache has the newest state of the task or none, if others write the database too."""
+
     async def load(self, task_id: str) -> Task:
         """See `TaskStore.load`."""
+        await self._refresh(task_id)
         known = self._cache.task(task_id)
         if known is not None:
             return known
         with self._cache.begin_read(task_id) as reading:
-            task, journal = await self._readers.read(partial(self._sql.rows.select_journal, task_id=task_id))
-            reading.keep(task, journal)
+            task, journal, head = await self._readers.read(partial(self._sql.rows.select_journal, task_id=task_id))
+            reading.keep(task, journal, head)
         self._note_change(task)
         return task
 
@@ -135,13 +184,18 @@ class CachedStore(ABC, Generic[C]):
         except TaskNotFoundError:  # deleted since
             return None
 
-    async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
+    async def records(
+        self, task_id: str, after: int = 0, limit: int = 1000, *, newest: bool = True
+    ) -> list[EventRecord]:
         """See `TaskStore.records`."""
+        if not newest and (known := self._cache.records(task_id, after, limit)):
+            return known
+        await self._refresh(task_id)
         known = self._cache.records(task_id, after, limit)
         if known is not None:
             return known
         if task_id in self._changed:  # only the folded records surely belong to this task
-            _, journal = await self._readers.read(partial(self._sql.rows.select_journal, task_id=task_id))
+            _, journal, _ = await self._readers.read(partial(self._sql.rows.select_journal, task_id=task_id))
             return journal[after : after + limit]
         return await self._readers.read(
             partial(self._sql.rows.select_records, task_id=task_id, after=after, limit=limit)
@@ -151,18 +205,36 @@ class CachedStore(ABC, Generic[C]):
         """See `TaskStore.load_stored_journal`."""
         return await self._readers.read(partial(self._sql.journals.select_stored_journal, task_id=task_id))
 
+    def watch(self, task_id: str) -> AbstractContextManager[object]:
+        """See `TaskStore.watch`."""
+        return self._followers.watch(task_id)
+
     async def wait_for_change(self, task_id: str, after: int) -> None:
         """See `TaskStore.wait_for_change`. Returns at once for an unknown task, and when the store is closed."""
         with self._followers.watch(task_id) as watch:
             if watch.latest is None:
-                known = self._cache.task(task_id)
-                version = known.version if known else await self._read_version(task_id)
-                if version is not None and task_id in self._changed:
-                    version = after  # nothing will be added, whatever the row holds
+                version = await self._find_version(task_id)
                 if version is None:
                     return
                 watch.advance(version)
+            if task_id in self._changed:  # nothing will be added, whatever the row holds
+                after = max(after, watch.latest or 0)
             await watch.wait_beyond(after)
+
+    async def _find_version(self, task_id: str) -> int | None:
+        """Return the number of the last event; None if there is no such task."""
+        known = self._cache.task(task_id)
+        return known.version if known else await self._read_version(task_id)
+
+    async def wait_for_cancellation(self, task_id: str) -> None:
+        """See `TaskStore.wait_for_cancellation`. Returns at once for an unknown task, and when the store is closed."""
+        with self._cancellations.watch(task_id) as watch:
+            if await self._may_be_cancelled(task_id):
+                await watch.wait_beyond(0)
+
+    async def _may_be_cancelled(self, task_id: str) -> bool:
+        """Return whether there is such a task, and no cancellation in its journal."""
+        return bool(await self._readers.read(partial(self._sql.rows.select_not_cancelled, task_ids=[task_id])))
 
     async def _read_version(self, task_id: str) -> int | None:
         return await self._readers.read(partial(self._sql.rows.select_version, task_id=task_id))
@@ -171,11 +243,14 @@ class CachedStore(ABC, Generic[C]):
         self, after: str | None = None, *, idle_s: float | None = None
     ) -> AsyncGenerator[tuple[FeedEntry, ...], None]:
         """See `TaskStore.subscribe`."""
-        seen = None if after is None else parse_cursor(after)
+        from_newest = after == NEWEST
+        seen = None if after is None or from_newest else parse_cursor(after)
         await self._settle_chain()
-        if seen is not None:
+        if from_newest:
+            seen = await self._readers.read(self._sql.commits.select_end)
+        elif seen is not None:
             await self._readers.read(partial(self._sql.commits.check_position, seen=seen))
-        return follow_feed(self._read_feed, self._commits, seen, idle_s)
+        return follow_feed(self._read_feed, self._commits, seen, idle_s, announced=from_newest)
 
     async def _settle_chain(self) -> None:
         """Wait until the chain has what was committed before, if others than the writer add it there."""
@@ -192,11 +267,16 @@ class CachedStore(ABC, Generic[C]):
     async def checkpoint(self, *, drop: bool = False) -> None:
         """See `TaskStore.checkpoint`."""
 
-    async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
+    async def page(
+        self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None, thread: str | None = None
+    ) -> Page:
         """See `TaskStore.page`."""
         before = LAST_POSITION if cursor is None else position_of(cursor, "tasks")
-        work = partial(self._sql.rows.select_page, status=status, changed=self._changed, before=before, limit=limit)
-        return await self._readers.read(work)
+        rows = self._sql.rows
+        select = rows.select_page if thread is None else partial(rows.select_thread_page, thread=thread)
+        return await self._readers.read(
+            partial(select, status=status, changed=self._changed, before=before, limit=limit)
+        )
 
     async def list_unfinished(self) -> list[str]:
         """See `TaskStore.list_unfinished`. A waiting task that is being cancelled is in it."""
@@ -218,9 +298,23 @@ class CachedStore(ABC, Generic[C]):
         """See `TaskStore.list_awaiting_approval`."""
         return await self._readers.read(partial(self._sql.rows.select_awaiting, changed=self._changed, limit=limit))
 
+    async def list_ended(self, status: TaskStatus, before: datetime, limit: int) -> list[str]:
+        """See `TaskStore.list_ended`."""
+        return await self._readers.read(partial(self._sql.rows.select_ended, status=status, before=before, limit=limit))
+
     async def count(self) -> dict[TaskStatus, int]:
         """See `TaskStore.count`."""
-        return await self._readers.read(partial(self._sql.rows.select_counts, changed=self._changed))
+        if self._counts is None or time.monotonic() > self._counts.good_until:
+            await self._readers.read(self._count)
+        return dict(self._counts.by_status if self._counts else {})
+
+    def _count(self, connection: C) -> None:
+        """Count, in a thread that ends also when nobody waits for it any more."""
+        began = time.monotonic()
+        by_status = self._sql.rows.select_counts(connection, changed=self._changed)
+        took_s = time.monotonic() - began
+        many = sum(by_status.values()) > _COUNTED_EACH_TIME
+        self._counts = _Counts(by_status, began + (_COUNTING_SHARE * took_s if many else 0))
 
     async def delete(self, task: Task) -> None:
         """See `TaskStore.delete`."""
@@ -238,6 +332,7 @@ class CachedStore(ABC, Generic[C]):
         self._cache.forget(task_id)
         self._changed -= {task_id}
         self._followers.end(task_id)
+        self._cancellations.end(task_id)
 
     async def save_planning_attempt(self, task_id: str, attempt: PlanningAttempt) -> None:
         """See `TaskStore.save_planning_attempt`."""

@@ -54,6 +54,7 @@ def make_summary(
     metadata: str,
     created_at: str,
     updated_at: str,
+    thread: str | None,
     *,
     needs_attention: bool,
 ) -> TaskSummary:
@@ -67,6 +68,7 @@ def make_summary(
         metadata=_read_metadata(metadata),
         created_at=read_time(created_at),
         updated_at=read_time(updated_at),
+        thread=thread,
     )
 
 

@@ -3,10 +3,20 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
+from agent_runtime.domain.chain import format_time
 from agent_runtime.domain.commits import Commit, count_entries
 from agent_runtime.domain.errors import StoreUnavailableError
 from agent_runtime.domain.events import EventRecord
-from agent_runtime.domain.feed import FeedEntry, FeedPage, FeedPosition, ReadChange, commit_entries, starts_anew
+from agent_runtime.domain.feed import (
+    FeedCheckpoint,
+    FeedEntry,
+    FeedPage,
+    FeedPosition,
+    ReadChange,
+    commit_entries,
+    starts_anew,
+)
+from agent_runtime.storage.base import utc_now
 from agent_runtime.storage.followers import Watch
 
 PAGE_ENTRIES = 100
@@ -46,20 +56,34 @@ def read_page(
     return FeedPage(tuple(entries), seen, more=False)
 
 
+_OUTAGE_PAUSE_S = 1.0
+
+
 async def follow_feed(
     read: Callable[[FeedPosition | None], Awaitable[FeedPage]],
     commits: Watch,
     seen: FeedPosition | None,
     idle_s: float | None,
+    *,
+    announced: bool = False,
 ) -> AsyncGenerator[tuple[FeedEntry, ...], None]:
-    """Yield the pages after `seen` as the store grows, until it closes; see `TaskStore.subscribe`."""
+    """Yield the pages after `seen` as the store grows, until it closes; see `TaskStore.subscribe`.
+
+    If `announced`, yield `seen` itself first, as a checkpoint.
+    """
+    if announced and seen is not None:
+        yield (FeedEntry(seen, FeedCheckpoint(restarts=False, at=format_time(utc_now()))),)
     while True:
         try:
             page = await read(seen)
         except StoreUnavailableError:
             if commits.gone:
                 return
-            raise
+            if idle_s is None:
+                raise
+            yield ()
+            await asyncio.sleep(_OUTAGE_PAUSE_S)
+            continue
         if page.entries:
             yield page.entries
         seen = page.seen if page.seen.commit else None

@@ -37,11 +37,15 @@ _OWNER_BYTE = 2**62
 
 @dataclass(frozen=True, slots=True)
 class OwnerInfo:
-    """The owner of a database. A field is None until the owner has written it."""
+    """The owner of a database. A field is None until the owner has written it.
+
+    `brief`: it is a command that serves others beside its own work, and ends with it.
+    """
 
     pid: int | None
     url: str | None
     started_at: str | None
+    brief: bool = False
 
 
 class Owner:
@@ -52,9 +56,10 @@ class Owner:
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self.announce(None)
 
-    def announce(self, url: str | None) -> None:
+    def announce(self, url: str | None, *, brief: bool = False) -> None:
         """Write the URL at which this process serves. Raises: ConfigurationError where the disk refuses."""
-        content = json.dumps({"pid": os.getpid(), "url": url, "started_at": self._started_at}).encode()
+        said = {"pid": os.getpid(), "url": url, "started_at": self._started_at, "brief": brief}
+        content = json.dumps(said).encode()
         for lock in self._try_lock:
             lock.write(content)
 
@@ -75,6 +80,18 @@ def acquire(data_dir: Path, database: Path | None) -> Iterator[Owner]:
         if database is not None:
             held.enter_context(_lock_database(database))
         yield Owner(locks)
+
+
+@contextmanager
+def own_database(database: Path) -> Iterator[None]:
+    """Own a database, without a data directory, while the context lasts. Create it if it does not exist.
+
+    Raises: as `acquire`.
+    """
+    lock = _LockFile(lock_file_of(database), f"database {database}", "storage.url")
+    with lock, _lock_database(database):
+        Owner([lock])
+        yield
 
 
 def find_owner(data_dir: Path, database: Path | None) -> OwnerInfo | None:
@@ -112,6 +129,12 @@ def storage_files(settings: Settings) -> StorageFiles:
     if settings.storage.on_postgresql:
         return StorageFiles(None, settings.data_dir / LOCK_FILE)
     return StorageFiles(settings.storage.database_path, lock_file_of(settings.storage.database_path))
+
+
+def storage_exists(settings: Settings) -> bool:
+    """Return True if the store of the settings was created. A database on a server counts as created."""
+    database = storage_files(settings).database
+    return database is None or database.exists()
 
 
 def lock_file_of(database: Path) -> Path:
@@ -268,7 +291,8 @@ def _read(lock: int) -> OwnerInfo:
         with suppress(ValueError):
             content = json.loads(os.pread(lock, _CONTENT_BYTES, 0))
             if isinstance(content, dict):
-                return OwnerInfo(content.get("pid"), content.get("url"), content.get("started_at"))
+                facts = (content.get("pid"), content.get("url"), content.get("started_at"))
+                return OwnerInfo(*facts, brief=content.get("brief") is True)
         time.sleep(0.01)
     return OwnerInfo(None, None, None)
 

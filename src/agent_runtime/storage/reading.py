@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock, local
 from typing import Generic, Protocol, TypeVar
 
-from agent_runtime.domain.errors import StoreUnavailableError
+from agent_runtime.domain.errors import StoreClosedError
 
 
 class _Closable(Protocol):
@@ -42,9 +42,13 @@ class ReadingThreads(ABC, Generic[C]):
 
     async def read(self, work: Callable[[C], T]) -> T:
         """Run `work` in one of the threads and return its result. Raises: what it raises, and StoreUnavailableError."""
+        return await self.submit(work)
+
+    def submit(self, work: Callable[[C], T]) -> asyncio.Future[T]:
+        """Run `work` in one of the threads, and return the future of its result. Raises: StoreUnavailableError."""
         if self._pool is None:
-            raise StoreUnavailableError("The store is closed.")
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, work)
+            raise StoreClosedError
+        return asyncio.get_running_loop().run_in_executor(self._pool, self._run, work)
 
     # What follows runs in the threads.
 

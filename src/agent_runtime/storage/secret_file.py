@@ -26,18 +26,26 @@ def read_secret(data_dir: Path) -> bytes:
     The caller owns the directory. Raises: ConfigurationError where it cannot be written.
     """
     path = data_dir / SECRET_FILE
-    with contextlib.suppress(OSError):
-        status = path.lstat()
-        secret = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
-        if len(secret) == _SECRET_BYTES and not status.st_mode & 0o077:
-            return secret
-        log.info("secret_replaced", file=str(path))
+    if known := find_secret(data_dir):
+        return known
     secret = secrets.token_bytes(_SECRET_BYTES)
     try:
         _write(path, secret)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be written: {error.strerror}. See data_dir.") from error
     return secret
+
+
+def find_secret(data_dir: Path) -> bytes | None:
+    """Return the secret of this data directory; None if there is none or others could have read it."""
+    path = data_dir / SECRET_FILE
+    with contextlib.suppress(OSError):
+        status = path.lstat()
+        secret = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+        if len(secret) == _SECRET_BYTES and not status.st_mode & 0o077:
+            return secret
+        log.info("secret_replaced", file=str(path))
+    return None
 
 
 def _write(path: Path, secret: bytes) -> None:

@@ -1,7 +1,7 @@
 """The statements that every database of a store has, each a function of a connection.
 
-The modules `commits`, `journals`, `planning`, `rows` and `starts` of a database have these shapes. All run in a thread
-of the store, on that thread's connection.
+The modules `commits`, `journals`, `planning`, `rows`, `starts` and `states` of a database have these shapes. All run in
+a thread of the store, on that thread's connection.
 """
 
 from collections.abc import Collection, Iterable
@@ -18,6 +18,7 @@ from agent_runtime.domain.stored_journal import StoredJournal
 from agent_runtime.domain.summaries import Page
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
+from agent_runtime.storage.states import StateStatements
 
 C = TypeVar("C")
 C_contra = TypeVar("C_contra", contravariant=True)
@@ -26,17 +27,28 @@ C_contra = TypeVar("C_contra", contravariant=True)
 class RowStatements(Protocol[C_contra]):
     """Statements on tasks, records and definitions, but for appends."""
 
-    def select_journal(self, connection: C_contra, task_id: str) -> tuple[Task, list[EventRecord]]: ...
+    def select_journal(self, connection: C_contra, task_id: str) -> tuple[Task, list[EventRecord], str]: ...
     def select_records(self, connection: C_contra, task_id: str, after: int, limit: int) -> list[EventRecord]: ...
     def select_version(self, connection: C_contra, task_id: str) -> int | None: ...
+    def select_not_cancelled(self, connection: C_contra, task_ids: Collection[str]) -> set[str]: ...
     def select_request(self, connection: C_contra, submitter: str, request_key: str) -> str | None: ...
     def select_page(
         self, connection: C_contra, status: TaskStatus | None, changed: Collection[str], before: int, limit: int
+    ) -> Page: ...
+    def select_thread_page(
+        self,
+        connection: C_contra,
+        thread: str,
+        status: TaskStatus | None,
+        changed: Collection[str],
+        before: int,
+        limit: int,
     ) -> Page: ...
     def select_unfinished(self, connection: C_contra) -> list[str]: ...
     def select_awaiting(
         self, connection: C_contra, changed: Collection[str], limit: int
     ) -> list[tuple[str, datetime]]: ...
+    def select_ended(self, connection: C_contra, status: TaskStatus, before: datetime, limit: int) -> list[str]: ...
     def select_counts(self, connection: C_contra, changed: Collection[str]) -> dict[TaskStatus, int]: ...
     def select_definitions(self, connection: C_contra, identity: str) -> list[JudgedDefinition] | None: ...
     def save_definitions(self, connection: C_contra, identity: str, definitions: bytes) -> None: ...
@@ -50,6 +62,7 @@ class JournalStatements(Protocol[C_contra]):
 
 class CommitStatements(Protocol[C_contra]):
     def check_position(self, connection: C_contra, seen: FeedPosition) -> None: ...
+    def select_end(self, connection: C_contra) -> FeedPosition | None: ...
     def select_feed(self, connection: C_contra, seen: FeedPosition | None) -> FeedPage: ...
     def select_head(self, connection: C_contra) -> CommitHead: ...
 
@@ -74,3 +87,4 @@ class Statements(Generic[C]):
     commits: CommitStatements[C]
     starts: StartStatements[C]
     planning: PlanningStatements[C]
+    states: StateStatements[C]

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar, TypeVarTuple
 
 import structlog
 
-from agent_runtime.domain.errors import StoreUnavailableError
+from agent_runtime.domain.errors import StoreClosedError
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +92,7 @@ class WritingThread(ABC, Generic[W]):
         Raises: what `work` raises, and StoreUnavailableError.
         """
         if not self._open:
-            raise StoreUnavailableError("The store is closed.")
+            raise StoreClosedError
         await self._submit(work, on_durable)
 
     def _submit(self, work: W, on_durable: Callable[[], None] = _do_nothing) -> asyncio.Future[None]:

@@ -9,7 +9,8 @@ import logging
 import math
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import structlog
@@ -75,6 +76,18 @@ def log_debug(event: str, **fields: object) -> None:
     """
     if logging.root.isEnabledFor(logging.DEBUG):
         structlog.get_logger().debug(event, **fields)
+
+
+@contextmanager
+def keep_logging() -> Iterator[None]:
+    """Restore the root logger afterwards: the MCP SDK configures it, which is the composition root's task."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def _for_people(clean: "_Cleaner", stream: TextIO) -> list[Processor]:

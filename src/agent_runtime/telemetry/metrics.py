@@ -72,7 +72,16 @@ class Metrics:
             registry=self.registry,
         )
         self._tokens_in, self._tokens_out = tokens.labels("input"), tokens.labels("output")
+        self._taken_over = Counter(
+            "agent_runtime_jobs_taken_over",
+            "Jobs of dead workers that this replica has found and given to the living ones.",
+            registry=self.registry,
+        )
         self._by_tool: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
+
+    def record_taken_over(self, jobs: int) -> None:
+        """Record that this replica has found the jobs of a dead worker."""
+        self._taken_over.inc(jobs)
 
     def record_append(self, task: Task, records: Sequence[EventRecord], seconds: float) -> None:
         """Record one append that took `seconds`. `task`: the state after `records`."""

@@ -105,9 +105,14 @@ class ModelServer:
                 raise TimeoutError(f"{len(self.abandoned)} clients went, not {count}")
 
     def release(self) -> None:
-        """Continue all hanging and stalled answers, now and from now on. Thread-safe."""
+        """Continue all hanging and stalled answers, now and until `hold`. Thread-safe."""
         assert self._loop
         self._loop.call_soon_threadsafe(self._gate.set)
+
+    def hold(self) -> None:
+        """Have answers hang and stall again. Thread-safe."""
+        assert self._loop
+        self._loop.call_soon_threadsafe(self._gate.clear)
 
     async def start(self) -> None:
         self._loop, self._gate = asyncio.get_running_loop(), asyncio.Event()

@@ -186,7 +186,7 @@ async def test_head_is_answered_as_get() -> None:
     assert (await ask("HEAD")).body == b"GET"
 
 
-# WebSockets, which no route supports yet
+# WebSockets
 
 
 @requires("read")
@@ -202,6 +202,7 @@ def websocket_routes() -> RouteScopes:
     router = APIRouter()
     router.add_api_websocket_route("/follow", follow)
     router.add_api_websocket_route("/forgotten", forget)
+    router.add_api_websocket_route("/broken", follow)
     return RouteScopes(router.routes)
 
 
@@ -268,8 +269,18 @@ async def test_a_handshake_passes_the_same_checks_as_a_request(
     hand = await shake(key, *shown, host=host, extensions=extensions)
     assert hand.scope is None
     first = hand.sent[0]
+    if code in {"key_missing", "key_invalid", "scope_missing"}:
+        closing = hand.sent[1]
+        assert (first["type"], closing["type"], closing["code"]) == (
+            "websocket.accept",
+            "websocket.close",
+            4000 + status,
+        )
+        assert closing["reason"].startswith(f"{code}: ")
+        assert len(closing["reason"].encode()) <= 123
+        return
     if not extensions:
-        assert hand.sent == [{"type": "websocket.close", "code": 1008, "reason": code}]
+        assert hand.sent == [{"type": "websocket.close", "code": 4000 + status, "reason": code}]
         return
     assert (first["type"], first["status"]) == ("websocket.http.response.start", status)
     assert (b"x-content-type-options", b"nosniff") in first["headers"]
@@ -281,16 +292,23 @@ async def test_a_route_of_a_websocket_finds_its_caller_in_the_scope() -> None:
     hand = await shake(key, ("authorization", f"Bearer {text}"))
     assert hand.scope is not None
     assert hand.scope["caller"] == key.caller()
-    assert hand.sent == [{"type": "websocket.accept"}]
+    assert [message["type"] for message in hand.sent] == ["websocket.accept"]
 
 
 async def test_a_route_that_forgets_to_say_its_scope_needs_admin() -> None:
     text, key = new_key("ann", ["submit", "approve", "read"])
     hand = await shake(key, ("authorization", f"Bearer {text}"), path="/forgotten")
-    assert hand.sent[0]["reason"] == "scope_missing"
+    assert hand.sent[1]["code"] == 4403
     text, key = new_key("root", ["admin"])
     hand = await shake(key, ("authorization", f"Bearer {text}"), path="/forgotten")
-    assert hand.sent == [{"type": "websocket.accept"}]
+    assert [message["type"] for message in hand.sent] == ["websocket.accept"]
+
+
+async def test_a_path_without_a_websocket_is_told_by_the_close_code() -> None:
+    text, key = new_key("root", ["admin"])
+    hand = await shake(key, ("authorization", f"Bearer {text}"), path="/v1/tasks")
+    assert hand.scope is None
+    assert (hand.sent[0]["type"], hand.sent[1]["code"]) == ("websocket.accept", 4404)
 
 
 async def test_a_bug_before_a_handshake_is_accepted_closes_it() -> None:

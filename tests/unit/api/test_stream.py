@@ -59,7 +59,7 @@ def test_an_event_is_a_named_frame_with_its_json_and_an_unnamed_one_with_its_lin
 def test_an_event_that_is_not_worth_a_line_has_none() -> None:
     named, line = encode(record_of(ev.TaskClaimed(runner="local", epoch=1)))
     assert named.startswith(b"id: 7.0\nevent: task.claimed\n")
-    assert line == b""
+    assert line is None
 
 
 @pytest.mark.parametrize("ending", ["task.completed", "task.failed", "task.cancelled", "task.expired", "plan.rejected"])
@@ -105,6 +105,7 @@ def test_no_text_breaks_out_of_its_line(text: str) -> None:
         assert len(line) <= 300
         assert not any(ord(mark) < 0x20 or 0x7F <= ord(mark) < 0xA0 for mark in line)
         named, unnamed = encode(record_of(event))
+        assert unnamed is not None
         assert (named.count(b"\n"), unnamed.count(b"\n")) == (4, 3)
         assert b"\r" not in named + unnamed
 

@@ -191,3 +191,6 @@ def test_a_question_names_the_unfinished_steps_that_a_skip_would_take_along() ->
     (asked,) = task_view(task)["attention"]
     assert asked["kind"] == "outcome_unknown"
     assert asked["needed_by"] == ["s2", "s4"]
+    assert asked["attempt"] == 1
+    assert (asked["sent_at"] or "") <= (asked["asked_at"] or "")
+    assert (asked["effect"], asked["idempotent"], asked["edited_by"]) == ("destructive", False, None)

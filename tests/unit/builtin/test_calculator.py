@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent_runtime.builtin.arithmetic import evaluate, power, round_to, to_fraction, to_number, to_text
 from agent_runtime.builtin.calculator import create_server
-from agent_runtime.builtin.toolbox import Refusal
+from agent_runtime.builtin.refusals import Refusal
 
 Ask = Callable[..., Awaitable[Any]]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from agent_runtime.builtin.refusals import Refusal
 from agent_runtime.builtin.root import Root
-from agent_runtime.builtin.toolbox import Refusal
 
 PARTS = st.sampled_from(
     [

@@ -17,6 +17,7 @@ from mcp_types import CallToolResult, TextContent, Tool
 
 from agent_runtime.builtin.servers import SERVERS, create
 from agent_runtime.builtin.toolbox import READS, Output, make_server, make_tool
+from agent_runtime.domain.builtin_sentences import SENTENCES
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, Effect, ToolDefinition, describe_tool
 
 Ask = Callable[..., Awaitable[Any]]
@@ -25,6 +26,10 @@ EFFECTS = {
     "filesystem/read_file": (Effect.READ, True),
     "filesystem/write_file": (Effect.DESTRUCTIVE, True),
     "filesystem/append_file": (Effect.WRITE, False),
+    "filesystem/read_files": (Effect.READ, True),
+    "filesystem/copy_file": (Effect.WRITE, False),
+    "filesystem/move_file": (Effect.WRITE, False),
+    "filesystem/delete_file": (Effect.DESTRUCTIVE, False),
     "filesystem/list_directory": (Effect.READ, True),
     "filesystem/create_directory": (Effect.WRITE, True),
     "filesystem/search_files": (Effect.READ, True),
@@ -38,10 +43,14 @@ EFFECTS = {
     "todo/list": (Effect.READ, True),
     "todo/complete": (Effect.WRITE, False),
     "todo/delete": (Effect.DESTRUCTIVE, False),
+    "todo/complete_all": (Effect.WRITE, False),
+    "todo/delete_all": (Effect.DESTRUCTIVE, False),
     "text/summarize": (Effect.READ, True),
     "text/count_words": (Effect.READ, True),
     "text/find": (Effect.READ, True),
     "text/head": (Effect.READ, True),
+    "text/tail": (Effect.READ, True),
+    "text/today": (Effect.READ, True),
 }
 
 
@@ -91,6 +100,7 @@ async def test_making_a_server_touches_nothing(name: str, tmp_path: Path) -> Non
     assert names_in(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERVERS)
 async def test_every_server_answers_on_standard_streams(name: str, tmp_path: Path) -> None:
     options = {"filesystem": ["--root", str(tmp_path)], "todo": ["--data-dir", str(tmp_path)]}.get(name, [])
@@ -148,3 +158,7 @@ async def test_the_root_is_relative_to_the_base_folder(ask: Ask, tmp_path: Path)
     server = create(config, base_dir=tmp_path, data_dir=tmp_path / "data")
     await ask(server, "write_file", path="a.txt", content="a")
     assert (tmp_path / "files" / "a.txt").read_text(encoding="utf-8") == "a"
+
+
+def test_every_tool_has_a_sentence_of_its_own() -> None:
+    assert {"/".join(named) for named in SENTENCES} == set(EFFECTS)

@@ -13,8 +13,8 @@ from mcp.client import Client
 from mcp.server import MCPServer
 
 from agent_runtime.builtin import filesystem, search
+from agent_runtime.builtin.entries import TEMPORARY
 from agent_runtime.builtin.filesystem import MAX_ENTRIES, create_server
-from agent_runtime.builtin.root import TEMPORARY
 from agent_runtime.builtin.search import Pattern
 
 Ask = Callable[..., Awaitable[Any]]

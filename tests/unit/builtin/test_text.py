@@ -1,4 +1,5 @@
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from itertools import combinations
 from typing import Any
 
@@ -83,13 +84,14 @@ async def test_lines_are_found_whatever_their_case(ask: Ask) -> None:
     assert answer.output == {
         "matches": [{"line": 1, "text": "Apple pie"}, {"line": 3, "text": "PINEAPPLE"}],
         "count": 2,
+        "occurrences": 2,
     }
 
 
 async def test_nothing_found_is_said(ask: Ask) -> None:
     answer = await ask(create_server(), "find", text="a(b", query="(.*)")
     assert answer.text == "No line contains '(.*)'."
-    assert answer.output == {"matches": [], "count": 0}
+    assert answer.output == {"matches": [], "count": 0, "occurrences": 0}
 
 
 async def test_many_matches_are_counted_and_cut(ask: Ask) -> None:
@@ -104,3 +106,23 @@ async def test_the_first_lines_are_given(ask: Ask) -> None:
     assert answer.text == "a\nb"
     assert answer.output == {"lines": ["a", "b"], "total": 3}
     assert (await ask(create_server(), "head", text="")).text == "The text is empty."
+
+
+async def test_every_occurrence_in_a_line_counts(ask: Ask) -> None:
+    answer = await ask(create_server(), "find", text="Milk, milk and buttermilk\neggs\nmilk", query="milk")
+    assert (answer.output["count"], answer.output["occurrences"]) == (2, 4)
+
+
+@pytest.mark.parametrize(("lines", "expected"), [(1, "c"), (2, "b\nc"), (9, "a\nb\nc")])
+async def test_the_last_lines_are_given(lines: int, expected: str, ask: Ask) -> None:
+    answer = await ask(create_server(), "tail", text="a\nb\nc\n", lines=lines)
+    assert (answer.text, answer.output["total"]) == (expected, 3)
+
+
+async def test_today_is_the_date_of_this_machine(ask: Ask) -> None:
+    before = datetime.now().astimezone()
+    answer = await ask(create_server(), "today")
+    after = datetime.now().astimezone()
+    assert answer.text in {before.date().isoformat(), after.date().isoformat()}
+    assert answer.output["date"] == answer.text
+    assert answer.output["weekday"] in {before.strftime("%A"), after.strftime("%A")}

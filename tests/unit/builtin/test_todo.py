@@ -1,5 +1,4 @@
 import asyncio
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -12,16 +11,33 @@ from mcp.client import Client
 from mcp.server import MCPServer
 
 from agent_runtime.builtin import todo_list
+from agent_runtime.builtin.refusals import Refusal
 from agent_runtime.builtin.todo import create_server
-from agent_runtime.builtin.todo_list import MAX_LISTED, TodoList
-from agent_runtime.builtin.toolbox import Refusal
+from agent_runtime.builtin.todo_file import TodoFile
+from agent_runtime.builtin.todo_list import MAX_LISTED, TodoDatabase, TodoList, copy_todos
+from agent_runtime.storage.postgres.connecting import Database
+from agent_runtime.storage.postgres.migrating import migrate
+from agent_runtime.storage.postgres.todos import PostgresTodos
+from postgres_server import PostgresServer
 
 Ask = Callable[..., Awaitable[Any]]
+OpenList = Callable[[], TodoDatabase]
+"""Opens the same list each time, as another process does."""
+
+
+@pytest.fixture(params=["file", "postgresql"])
+def open_list(request: pytest.FixtureRequest, tmp_path: Path) -> OpenList:
+    if request.param == "file":
+        return lambda: TodoFile(tmp_path / "data" / "todo.db")
+    database = Database(request.getfixturevalue("postgres_url"))
+    with database.connect() as connection:
+        migrate(connection)
+    return lambda: PostgresTodos(database)
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> MCPServer[Any]:
-    return create_server(tmp_path / "data" / "todo.db")
+def server(open_list: OpenList) -> MCPServer[Any]:
+    return create_server(open_list())
 
 
 @pytest.fixture
@@ -64,6 +80,39 @@ async def test_the_exact_text_wins_over_a_part(todo_server: MCPServer[Any], ask:
     assert (await ask(todo_server, "delete", text="milk")).text == "Deleted todo 4: milk"
 
 
+@pytest.mark.parametrize("text", ["milk", "milk buy", "uy mi"])
+async def test_a_part_of_its_text_deletes_no_todo_and_the_whole_one_is_named(
+    text: str, todo_server: MCPServer[Any], ask: Ask
+) -> None:
+    answer = await ask(todo_server, "delete", text=text)
+    assert answer.is_error
+    assert answer.text == (
+        f"No todo has the text {text!r} as a whole; 'buy milk' (1) fits it in part. To delete that one, give its id or "
+        "its whole text."
+    )
+    assert (await ask(todo_server, "delete", text=" BUY  milk")).text == "Deleted todo 1: buy milk"
+
+
+async def test_all_todos_are_completed_at_once(todo_server: MCPServer[Any], ask: Ask) -> None:
+    await ask(todo_server, "complete", id=2)
+    answer = await ask(todo_server, "complete_all")
+    assert (answer.text, answer.output) == ("Completed 2 todos.", {"count": 2})
+    assert (await ask(todo_server, "list", status="done")).output["count"] == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "left"), [("open", ["buy milk"]), ("done", ["Call the bank", "call the dentist"]), ("all", [])]
+)
+async def test_all_todos_in_a_status_are_deleted_at_once(
+    status: str, left: list[str], todo_server: MCPServer[Any], ask: Ask
+) -> None:
+    await ask(todo_server, "complete", id=1)
+    answer = await ask(todo_server, "delete_all", status=status)
+    assert answer.output == {"count": 3 - len(left)}
+    listed = (await ask(todo_server, "list", status="all")).output["todos"]
+    assert [todo["text"] for todo in listed] == left
+
+
 @pytest.mark.parametrize("tool", ["complete", "delete"])
 async def test_an_ambiguous_text_names_the_candidates_and_changes_nothing(
     tool: str, todo_server: MCPServer[Any], ask: Ask
@@ -100,9 +149,9 @@ async def test_an_empty_todo_is_refused(server: MCPServer[Any], ask: Ask) -> Non
     assert (await ask(server, "add", text=" \n ")).is_error
 
 
-def test_the_list_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_is_bounded(open_list: OpenList, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(todo_list, "MAX_TODOS", 2)
-    todos = TodoList(tmp_path / "todo.db")
+    todos = TodoList(open_list())
     todos.add("a")
     todos.add("b")
     with pytest.raises(Refusal, match="delete some first"):
@@ -110,23 +159,22 @@ def test_the_list_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     todos.close()
 
 
-async def test_a_long_list_is_cut_and_says_how_long_it_is(tmp_path: Path, ask: Ask) -> None:
-    path = tmp_path / "todo.db"
-    server = create_server(path)
-    await ask(server, "add", text="first")
-    database = sqlite3.connect(path)
-    with database:
-        database.executemany("INSERT INTO todos (text) VALUES (?)", [("x",)] * MAX_LISTED)
-    database.close()
+async def test_a_long_list_is_cut_and_says_how_long_it_is(open_list: OpenList, ask: Ask) -> None:
+    todos = open_list()
+    with todos.write() as table:
+        for _ in range(MAX_LISTED + 1):
+            table.insert("x")
+    todos.close()
+    server = create_server(open_list())
     answer = await ask(server, "list")
     assert answer.output["count"] == MAX_LISTED + 1
     assert len(answer.output["todos"]) == MAX_LISTED
     assert answer.text.endswith("... and 1 more.")
 
 
-async def test_todos_outlive_the_server(tmp_path: Path, ask: Ask) -> None:
-    await ask(create_server(tmp_path / "todo.db"), "add", text="buy milk")
-    assert (await ask(create_server(tmp_path / "todo.db"), "list")).text == "1. buy milk"
+async def test_todos_outlive_the_server(open_list: OpenList, ask: Ask) -> None:
+    await ask(create_server(open_list()), "add", text="buy milk \x00")
+    assert (await ask(create_server(open_list()), "list")).text == "1. buy milk \x00"
 
 
 async def test_a_session_that_ends_does_not_disturb_another(server: MCPServer[Any], ask: Ask) -> None:
@@ -148,20 +196,21 @@ async def test_no_call_is_lost_among_many(server: MCPServer[Any], ask: Ask) -> N
 def test_several_processes_share_one_list(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from agent_runtime.builtin.todo_list import TodoList\n"
-        "todos = TodoList(Path(sys.argv[1]))\n"
+        "from agent_runtime.builtin.todo_file import TodoFile\n"
+        "todos = TodoList(TodoFile(Path(sys.argv[1])))\n"
         "for number in range(10): todos.add(f'{sys.argv[2]} {number}')\n"
         "todos.close()"
     )
     path = tmp_path / "todo.db"
     workers = [subprocess.Popen([sys.executable, "-c", code, str(path), str(number)]) for number in range(3)]
     assert [worker.wait(30) for worker in workers] == [0, 0, 0]
-    todos = TodoList(path)
+    todos = TodoList(TodoFile(path))
     assert todos.list("open")[1] == 30
     todos.close()
 
 
-def test_one_todo_is_completed_by_one_caller_only(tmp_path: Path) -> None:
-    lists = [TodoList(tmp_path / "todo.db") for _ in range(2)]
+def test_one_todo_is_completed_by_one_caller_only(open_list: OpenList) -> None:
+    lists = [TodoList(open_list()) for _ in range(2)]
     lists[0].add("buy milk")
     outcomes: list[bool] = []
 
@@ -181,7 +230,7 @@ def test_one_todo_is_completed_by_one_caller_only(tmp_path: Path) -> None:
 async def test_a_file_that_is_no_list_is_refused_and_recovers(tmp_path: Path, ask: Ask) -> None:
     path = tmp_path / "todo.db"
     path.write_text("not a database " * 100, encoding="utf-8")
-    server = create_server(path)
+    server = create_server(TodoFile(path))
     answer = await ask(server, "list")
     assert answer.is_error
     assert answer.text == "The file of the todo list cannot be used now: file is not a database."
@@ -191,4 +240,46 @@ async def test_a_file_that_is_no_list_is_refused_and_recovers(tmp_path: Path, as
 
 async def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, ask: Ask) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    assert (await ask(create_server(tmp_path / "file" / "todo.db"), "list")).is_error
+    assert (await ask(create_server(TodoFile(tmp_path / "file" / "todo.db")), "list")).is_error
+
+
+def test_a_list_is_copied_once_with_its_ids_and_over_no_other_list(open_list: OpenList, tmp_path: Path) -> None:
+    source, target, back = TodoFile(tmp_path / "old" / "todo.db"), open_list(), TodoFile(tmp_path / "back" / "todo.db")
+    assert copy_todos(source, target) == 0
+    todos = TodoList(source)
+    for text in ("one", "two é", "three"):
+        todos.add(text)
+    todos.delete(1, None)
+    todos.complete(2, None)
+    assert copy_todos(source, target) == 2
+    copied = TodoList(target)
+    assert copied.list("all") == todos.list("all")
+    copied.delete(2, None)
+    copied.delete(3, None)
+    assert copy_todos(source, target) is None
+    assert copied.list("all") == ((), 0)
+    assert copied.add("four").id == 4
+    assert copy_todos(target, back) == 1
+    assert TodoList(back).list("all") == copied.list("all")
+    for database in (source, target, back):
+        database.close()
+
+
+async def test_a_list_in_a_database_goes_on_after_an_outage(
+    postgres_server: PostgresServer, postgres_url: str, ask: Ask
+) -> None:
+    database = Database(postgres_url)
+    with database.connect() as connection:
+        migrate(connection)
+    todos = PostgresTodos(database)
+    async with asyncio.timeout(40), Client(create_server(todos)) as client:
+        await client.call_tool("add", {"text": "one"})
+        await asyncio.to_thread(postgres_server.stop)
+        try:
+            refused = await client.call_tool("add", {"text": "two"})
+        finally:
+            await asyncio.to_thread(postgres_server.start)
+        assert refused.is_error
+        assert "The store cannot be used now" in str(refused.content)
+        await client.call_tool("add", {"text": "three"})
+    assert (await ask(create_server(todos), "list")).text == "1. one\n2. three"

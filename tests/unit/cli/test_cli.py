@@ -3,20 +3,26 @@
 import argparse
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent_runtime.api.views import task_view
 from agent_runtime.cli import explaining, output
 from agent_runtime.cli.arguments import parse
-from agent_runtime.cli.client import Client, Frame, frames_of
 from agent_runtime.cli.findings import packages_of
+from agent_runtime.cli.task_ids import complete_id
+from agent_runtime.domain.errors import InvalidInputError
 from agent_runtime.domain.tools import StdioConfig, StdioServer
 from agent_runtime.text.escaping import escape_hidden
 from agent_steps import AGENT, LAST, LOOK, contract_of, make_proposed_task
+from command_line import Folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
 
 
 def test_serve_may_be_left_out() -> None:
@@ -25,7 +31,10 @@ def test_serve_may_be_left_out() -> None:
     assert parse([]).port is None
 
 
-@pytest.mark.parametrize("words", [["run"], ["serve", "extra"], ["--nonsense"], ["tasks", "--limit", "many"]])
+@pytest.mark.parametrize(
+    "words",
+    [["run"], ["run", "Add 1 and 2", "--plan", "x"], ["serve", "extra"], ["--nonsense"], ["tasks", "--limit", "many"]],
+)
 def test_wrong_usage_ends_with_exit_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(words)
@@ -53,6 +62,38 @@ except SystemExit as ended:
 assert not {heavy}, {heavy}
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)
+
+
+@pytest.mark.parametrize("words", [["tasks"], ["show", "last"], ["planning", "last"], ["reject", "last"]])
+def test_a_command_without_a_service_imports_neither_mcp_nor_the_web_framework(
+    words: list[str], folder: Folder
+) -> None:
+    folder.propose_task()
+    assert import_in(folder, *words).isdisjoint({"mcp", "mcp_types", "fastapi", "uvicorn", "httpx2", "agents"})
+
+
+def test_a_task_without_a_service_is_run_without_the_web_framework(folder: Folder) -> None:
+    imported = import_in(folder, "run", "Add 15 and 27", "--yes")
+    assert "mcp" in imported
+    assert imported.isdisjoint({"fastapi", "agent_runtime.api.server", "agents"})
+
+
+def import_in(folder: Folder, *words: str) -> set[str]:
+    """Run a command to its end, and return the modules that it has imported."""
+    code = (
+        f"import sys; from agent_runtime.cli import main; code = main({list(words)}); "
+        "print('modules:', *sys.modules); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder.path,
+        env=folder.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return set(done.stdout.rpartition("modules:")[2].split())
 
 
 @pytest.mark.slow
@@ -121,6 +162,45 @@ def test_a_call_is_shown_on_lines_that_it_cannot_forge(capsys: pytest.CaptureFix
     ]
 
 
+def test_a_table_is_readable_where_there_is_little_room(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    output.plan_table(_task(path="a" * 70 + ".txt", content="x"), to_stdout=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 60 for line in lines)
+    assert next(line for line in lines if line.startswith("Tool")).split() == ["Tool", "files.write"]
+    assert sum(line.startswith("Arguments") for line in lines) == 1
+    output.table("", ("", ""), [("Task", "t"), ("Status", "completed")])
+    assert "Task     t" in capsys.readouterr().out
+
+
+def test_every_command_that_prints_facts_has_json() -> None:
+    for words in (
+        "run x",
+        "tasks",
+        "show x",
+        "watch x",
+        "planning x",
+        "approve x",
+        "reject x",
+        "revise x y",
+        "rerun x",
+    ):
+        assert parse([*words.split(), "--json"]).json
+    for words in (
+        "rerun x",
+        "cancel x",
+        "answer x --question q --decline",
+        "resolve x --step s --as done",
+        "tools",
+        "reload",
+    ):
+        assert parse([*words.split(), "--json"]).json
+    for words in ("doctor", "audit verify", "audit head", "audit checkpoint", "audit export x", "migrate"):
+        assert parse([*words.split(), "--json"]).json
+
+
 def test_notes_on_a_plan_stand_below_it(capsys: pytest.CaptureFixture[str]) -> None:
     output.plan_table(_task())
     assert capsys.readouterr().err.rstrip().endswith(r"Look closely: \u3164")
@@ -129,16 +209,6 @@ def test_notes_on_a_plan_stand_below_it(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_long_argument_says_that_it_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     output.plan_table(_task(content="x" * 5000), to_stdout=True)
     assert "characters more" in " ".join(capsys.readouterr().out.split())
-
-
-def test_frames_are_read_and_comments_are_not() -> None:
-    lines = (
-        b': keep-alive\n\nid: 1.0\nevent: task.submitted\ndata: {"a": 1}\n\nid: 1.1\ndata: Hello: you\n\nid: 2.0\nda'
-    )
-    frames = list(frames_of(lines.splitlines(keepends=True)))
-    assert frames == [Frame("1.0", "task.submitted", '{"a": 1}'), Frame("1.1", "message", "Hello: you")]
-    assert [frame.seq for frame in frames] == [1, 1]
-    assert Frame("2.2", "message", "[DONE]").last
 
 
 @pytest.mark.parametrize(
@@ -197,40 +267,39 @@ def test_who_is_asked_about_a_step_is_told_what_a_skip_takes_along(
     assert capsys.readouterr().err.count("Skipping it also skips the steps that need it: s2, s4.") == times
 
 
-class CutStreamHandler(BaseHTTPRequestHandler):
-    """A stream that is cut after some progress, and that ends at the next request."""
-
-    asked: ClassVar[list[str | None]] = []
-
-    def do_GET(self) -> None:
-        self.asked.append(self.headers["Last-Event-ID"])
-        self.send_response(200)
-        self.end_headers()
-        if len(self.asked) == 1:
-            self.wfile.write(b"id: 2.1\ndata: Planned\n\nevent: progress\ndata: {}\n\n")
-        else:
-            self.wfile.write(b"id: 3.2\ndata: [DONE]\n\n")
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def test_progress_does_not_lose_the_place_in_a_stream_that_is_cut() -> None:
-    CutStreamHandler.asked.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), CutStreamHandler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            client = Client(lambda: f"http://127.0.0.1:{server.server_port}")
-            frames = [frame.data for frame in client.follow("task_1")]
-        finally:
-            server.shutdown()
-            thread.join(10)
-    assert frames == ["Planned", "{}", "[DONE]"]
-    assert CutStreamHandler.asked == [None, "2.1"]
+@pytest.mark.parametrize(
+    ("variables", "started", "words"),
+    [
+        ({"UV_RUN_RECURSION_DEPTH": "1"}, "/x/bin/agent-runtime", ["uv", "run", "agent-runtime"]),
+        ({}, "/x/agent_runtime/__main__.py", [sys.executable, "-m", "agent_runtime"]),
+        ({"PATH": "/nowhere"}, "/x/bin/agent-runtime", ["/x/bin/agent-runtime"]),
+    ],
+)
+def test_a_hint_begins_as_the_command_was_started(
+    variables: dict[str, str], started: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", [started])
+    assert explaining.command_words() == words
 
 
-def test_a_plan_is_shown_with_all_that_is_approved_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prefix_that_only_one_task_has_becomes_its_id() -> None:
+    ids = [f"task_{'ab' * 15}{end}" for end in ("22", "11")]
+    for typed, whole in ((ids[1][:-1], ids[1]), ("last", ids[0]), (ids[0][5:-1], ids[0]), ("../x", "../x")):
+        options = argparse.Namespace(task_id=typed)
+        complete_id(options, lambda: iter(ids))
+        assert options.task_id == whole
+    with pytest.raises(InvalidInputError, match="2 tasks begin with 'task_ab'"):
+        complete_id(argparse.Namespace(task_id="task_ab"), lambda: iter(ids))
+    complete_id(argparse.Namespace(), lambda: iter(ids))
+
+
+def test_a_plan_is_shown_with_all_that_is_approved_with_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # no cell is broken into lines
     free = {**AGENT, "id": "free", "preapproved": True, "max_turns": 7}
     text = {**AGENT, "id": "text", "tools": [], "when": '${look.text} != "none"'}
     last = {**LAST, "depends_on": ["do", "free"], "preapproved": True}

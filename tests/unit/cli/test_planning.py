@@ -47,8 +47,13 @@ def url() -> Iterator[str]:
 def test_each_attempt_is_shown_with_what_was_asked_answered_and_wrong(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _Handler.answers = {"/v1/tasks/task_1/planning": {"task_id": "task_1", "attempts": [ATTEMPT]}}
-    assert main(["planning", "task_1", "--server", url]) == 0
+    _Handler.answers = {
+        "/v1/tasks/task_11111111111111111111111111111111/planning": {
+            "task_id": "task_11111111111111111111111111111111",
+            "attempts": [ATTEMPT],
+        }
+    }
+    assert main(["planning", "task_11111111111111111111111111111111", "--server", url]) == 0
     assert capsys.readouterr().out == (
         "== Attempt 2, for revision 1: invalid_plan (30 + 4 tokens, 1.5 s)\n"
         "(long texts are shown in part)\n"
@@ -57,11 +62,16 @@ def test_each_attempt_is_shown_with_what_was_asked_answered_and_wrong(
         "-- answer\nI cannot.\n"
         "-- fault steps\nThere is none.\n"
     )
-    assert main(["planning", "task_1", "--json", "--server", url]) == 0
+    assert main(["planning", "task_11111111111111111111111111111111", "--json", "--server", url]) == 0
     assert json.loads(capsys.readouterr().out)["attempts"] == [ATTEMPT]
 
 
 def test_a_task_without_attempts_says_so(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    _Handler.answers = {"/v1/tasks/task_1/planning": {"task_id": "task_1", "attempts": []}}
-    assert main(["planning", "task_1", "--server", url]) == 0
+    _Handler.answers = {
+        "/v1/tasks/task_11111111111111111111111111111111/planning": {
+            "task_id": "task_11111111111111111111111111111111",
+            "attempts": [],
+        }
+    }
+    assert main(["planning", "task_11111111111111111111111111111111", "--server", url]) == 0
     assert "No language model was asked" in capsys.readouterr().err

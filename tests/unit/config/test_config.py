@@ -190,7 +190,8 @@ def test_variables_that_mean_something_else_are_ignored_in_silence() -> None:
         ("server: {prot: 1}", "server.prot: unknown key; did you mean 'port'?"),
         ("sever: {port: 1}", "sever: unknown key; did you mean 'server'?"),
         ("port: 1", "port: unknown key; did you mean 'server.port'?"),
-        ("retention: {days: 1}", "retention: unknown key; expected approval, auth, data_dir, limits, log, openai,"),
+        ("cleaning: {days: 1}", "cleaning: unknown key; expected approval, auth, data_dir, limits, log, openai,"),
+        ("retention: {days: 1}", "retention.days: unknown key; expected cancelled_s, completed_s, expired_s,"),
         ("config_warnings: [a]", "config_warnings: unknown key"),
         ("storage: {folder: a}", "storage.folder: unknown key"),
         ("1: 2", "1: unknown key"),
@@ -216,7 +217,9 @@ def test_variables_that_mean_something_else_are_ignored_in_silence() -> None:
         ("approval: {deny: [{arguments: {'': x}}]}", "must be the name of an argument, or names with dots"),
         ("approval: {deny: [{tool: '${env:hunter22}'}]}", "approval.deny[0].tool: is compared literally"),
         ("deny: []", "deny: unknown key; did you mean 'approval.deny'?"),
-        ("runner: procrastinate", "runner: must be 'auto' or 'local'."),
+        ("runner: procrastinate", "runner: must be 'auto' or 'local' on SQLite; 'procrastinate' needs storage.url"),
+        ("runner: temporal", "runner: must be 'auto', 'local' or 'procrastinate'."),
+        ("role: worker", "role: must be 'all', because one process does everything here"),
         (
             "storage: {url: 'mysql://u:hunter22@h/d'}",
             "storage.url: 'mysql' is not supported; use sqlite:///PATH or postgres",
@@ -263,7 +266,7 @@ def test_a_file_of_aliases_that_stand_for_billions_of_items_is_refused_at_once()
     started = time.process_time()
     assert "has more than 100000 keys and list items" in refusal(text)
     assert "has more than 100000 keys and list items" in refusal("server: {allowed_hosts: &again [*again]}")
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 4
 
 
 def test_a_file_that_is_not_utf_8_or_is_a_folder_is_refused(home: Path) -> None:

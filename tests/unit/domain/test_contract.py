@@ -10,7 +10,7 @@ from agent_runtime.domain.conditions import MOST_REFERENCES
 from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy
 from agent_runtime.domain.drafting import draw_up, find_faults
 from agent_runtime.domain.errors import Fault, InvalidPlanError
-from agent_runtime.domain.plan import Plan, find_unreferenced_steps
+from agent_runtime.domain.plan import Plan, ToolStep, find_unreferenced_steps
 from agent_runtime.domain.tools import Effect
 from agent_runtime.domain.values import canonical
 from contracts import CATALOGUE, IDENTITY, contract, tool
@@ -244,6 +244,30 @@ def test_what_lifts_a_question_is_said_plainly(junk: object) -> None:
     step = {"id": "s1", "kind": "agent", "instruction": "x", "preapproved": junk}
     with pytest.raises(ValidationError, match="preapproved"):
         Plan.model_validate({"goal": "g", "steps": [step]})
+
+
+def test_the_reasoning_of_a_step_is_in_the_digest_as_soon_as_there_is_one() -> None:
+    silent = contract(tool("s1"))
+    assert contract(tool("s1", reasoning="")).digest == silent.digest
+    assert "reasoning" not in silent.as_digested()["steps"][0]
+    assert "reasoning" not in silent.model_dump_json()
+    said = contract(tool("s1", reasoning="It holds the notes."))
+    assert said.digest != silent.digest
+    assert said.as_digested()["steps"][0]["reasoning"] == "It holds the notes."
+    assert Contract.model_validate_json(said.model_dump_json()).digest == said.digest
+
+
+def test_a_reasoning_that_looks_empty_is_a_fault() -> None:
+    (fault,) = faults(tool("a", reasoning="\u200b"))
+    assert fault.field == "steps[0].reasoning"
+
+
+def test_steps_get_the_retries_of_the_limits_only_where_their_tools_may_be_retried() -> None:
+    steps = (tool("a"), tool("b", retries=5), tool("c", "write"))
+    plan = Plan.model_validate({"steps": steps})
+    drawn = draw_up(plan, Limits(retries=2), CATALOGUE, model=None)
+    assert [step.retries for step in drawn.steps if isinstance(step, ToolStep)] == [2, 5, 0]
+    assert Limits().model_dump().keys() == {"budget", "max_steps"}
 
 
 UNUSABLE = {"files/fat": "its definition is too large", "mail": "it did not start within 20 s."}

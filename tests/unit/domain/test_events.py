@@ -76,6 +76,10 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
         ev.PlanRevisionRequested(feedback="f", revision=1, digest="d", actor="ann"),
         '{"feedback":"f","revision":1,"digest":"d","actor":"ann"}',
     ),
+    "plan.revision_failed": (
+        ev.PlanRevisionFailed(revision=1, digest="d", code="c", message="m"),
+        '{"revision":1,"digest":"d","code":"c","message":"m"}',
+    ),
     "plan.edited": (
         ev.PlanEdited(
             revision=2,
@@ -294,6 +298,7 @@ RULES = {
     "plan.approved": ("awaiting_approval", "anyone", False),
     "plan.rejected": ("awaiting_approval", "anyone", True),
     "plan.revision_requested": ("awaiting_approval", "anyone", False),
+    "plan.revision_failed": ("pending", "run", False),
     "plan.edited": ("awaiting_approval", "anyone", False),
     "plan.repinned": ("awaiting_approval executing", "anyone", False),
     "task.waiting": ("pending executing", "run", False),
@@ -388,6 +393,7 @@ def test_the_least_that_an_event_ever_held_stays_readable() -> None:
         "plan.approved": plan,
         "plan.rejected": plan,
         "plan.revision_requested": {**plan, "feedback": "f"},
+        "plan.revision_failed": {**plan, "code": "c", "message": "m"},
         "plan.edited": made,
         "plan.repinned": made,
         "task.waiting": {"kind": "server", "name": "f", "reason": "r", "attempt": 1, **TIMES},
@@ -432,9 +438,10 @@ AGAIN = {
     "authors": ["ann"],
 }
 LEFT_OUT: dict[str, dict[str, Any]] = {
-    "task.submitted": {"rerun": AGAIN},
+    "task.submitted": {"rerun": AGAIN, "thread": "c"},
     "plan.proposed": {**FACTS, **SPENT},
     "plan.approved": {"scopes": ["approve"], "names_digest": False},
+    "plan.revision_failed": SPENT,
     "plan.edited": FACTS,
     "plan.repinned": FACTS,
     "task.waiting": {"exit_mark": "1: no", **SPENT},
@@ -443,7 +450,11 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
     "tool.called": OF_A_MODEL,
     "tool.denied": OF_A_MODEL,
     "call.approval_requested": OF_A_MODEL,
-    "call.approved": {"scopes": ["approve"]},
+    "call.approved": {
+        "scopes": ["approve", "submit"],
+        "edited_arguments": {"a": 1},
+        "edited_digest": "sha256:cc",
+    },
     "step.failed": {**SPENT, "duration_ms": 1.5},
     "task.failed": SPENT,
 }

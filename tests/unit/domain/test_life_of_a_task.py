@@ -27,6 +27,7 @@ THOROUGH = settings(EVERYDAY, max_examples=400, stateful_step_count=50)
 USUAL = (
     "parallel calls",
     "a repeated call",
+    "an edited call",
     "a question: accept",
     "a question: decline",
     *(f"resolved: {how}" for how in get_args(Resolution)),

@@ -14,10 +14,22 @@ from agent_runtime.domain.errors import IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.folds import FOLDS
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
-from agent_runtime.domain.task import Approval, Call, StepState, StepStatus, Task, TaskError, Waiting, may_repeat
+from agent_runtime.domain.task import (
+    Approval,
+    Call,
+    EditedArguments,
+    RevisionFailure,
+    StepState,
+    StepStatus,
+    Task,
+    TaskError,
+    Waiting,
+    may_repeat,
+)
 from agent_runtime.domain.tools import Effect, StoredResult, ToolDefinition
 from agent_runtime.domain.transitions import evolve, is_late_evidence, replay
 from agent_runtime.domain.usage import Usage
+from agent_runtime.domain.values import digest
 
 S = TaskStatus
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -50,6 +62,7 @@ REVISED = ev.PlanRevisionRequested(feedback="shorter", revision=1, digest=PLAN.d
 OTHER_PLAN = PLAN.model_copy(update={"goal": "another"})
 EDITED = ev.PlanEdited(revision=2, digest=OTHER_PLAN.digest, contract=OTHER_PLAN, definitions={}, actor="ann")
 SAME_PLAN = Contract.model_validate(PLAN.model_dump() | {"servers": {"f": "sha256:another"}})
+NOT_REVISED = ev.PlanRevisionFailed(revision=1, digest=PLAN.digest, code="planning_refused", message="m")
 REPINNED = ev.PlanRepinned(revision=2, digest=SAME_PLAN.digest, contract=SAME_PLAN, definitions={})
 EXPIRED = ev.TaskExpired(revision=1, digest=PLAN.digest)
 GOOD = StoredResult(text="fine")
@@ -122,6 +135,16 @@ ASKED = ev.CallApprovalRequested(
     step_id="s2", call_id="c9", server="f", tool="write", arguments={}, arguments_digest="d", reason="r"
 )
 
+EDITED_CALL = ev.CallApproved(
+    step_id="s2",
+    call_id="c9",
+    arguments_digest="d",
+    edited_arguments={"a": 1},
+    edited_digest=digest({"a": 1}),
+    actor="ann",
+    scopes=("approve", "submit"),
+)
+
 EVENTS: list[ev.Event] = [
     ev.TaskSubmitted(prompt="p"),
     task_claimed(1),
@@ -129,6 +152,7 @@ EVENTS: list[ev.Event] = [
     APPROVED,
     ev.PlanRejected(revision=1, digest=PLAN.digest),
     REVISED,
+    NOT_REVISED,
     EDITED,
     REPINNED,
     task_waiting(),
@@ -197,6 +221,72 @@ REFUSED: list[tuple[str, Task, ev.Event, str]] = [
     ("rejection of another plan", AWAITING, ev.PlanRejected(revision=1, digest="d"), "another plan"),
     ("a revision of another plan", AWAITING, REVISED.model_copy(update={"digest": "d"}), "another plan"),
     ("a revision during a cancel", after(AWAITING, ev.TaskCancelRequested()), REVISED, "being cancelled"),
+    ("a failure to plan before there is a plan", after(PENDING, task_claimed(1)), NOT_REVISED, "another plan"),
+    (
+        "a failure to revise another plan",
+        after(AWAITING, REVISED, task_claimed(2)),
+        NOT_REVISED.model_copy(update={"digest": "d"}),
+        "another plan",
+    ),
+    (
+        "a failure to revise during a cancel",
+        after(AWAITING, REVISED, task_claimed(2), ev.TaskCancelRequested()),
+        NOT_REVISED,
+        "being cancelled",
+    ),
+    (
+        "an edited call under the digest of other arguments",
+        after(EXECUTING, *run_step("s1"), ASKED),
+        EDITED_CALL.model_copy(update={"edited_arguments": {"a": 2}}),
+        "not that of the edited arguments",
+    ),
+    (
+        "a digest without edited arguments",
+        after(EXECUTING, *run_step("s1"), ASKED),
+        EDITED_CALL.model_copy(update={"edited_arguments": None}),
+        "not that of the edited arguments",
+    ),
+    (
+        "an edited call by who may not submit",
+        after(EXECUTING, *run_step("s1"), ASKED),
+        EDITED_CALL.model_copy(update={"scopes": ("approve", "read")}),
+        "only with the scopes submit and approve",
+    ),
+    (
+        "an edited call by who may not approve",
+        after(EXECUTING, *run_step("s1"), ASKED),
+        EDITED_CALL.model_copy(update={"scopes": ("submit",)}),
+        "only with the scopes submit and approve",
+    ),
+    (
+        "an edited call without scopes",
+        after(EXECUTING, *run_step("s1"), ASKED),
+        EDITED_CALL.model_copy(update={"scopes": ()}),
+        "only with the scopes submit and approve",
+    ),
+    (
+        "a call with the arguments that were shown though others were approved",
+        after(EXECUTING, *run_step("s1"), ASKED, EDITED_CALL, task_claimed(3), step_started("s2")),
+        tool_called("s2", "c9"),
+        "nobody has approved this concrete call",
+    ),
+    (
+        "a question about other arguments than were sent before",
+        after(
+            EXECUTING,
+            *run_step("s1"),
+            ASKED,
+            EDITED_CALL,
+            task_claimed(3),
+            step_started("s2"),
+            tool_called("s2", "c9").model_copy(update={"arguments": {"a": 1}, "arguments_digest": digest({"a": 1})}),
+            unknown("s2", "c9"),
+            step_resolved("s2", "retry", "c9"),
+            task_claimed(4),
+        ),
+        ASKED.model_copy(update={"call_id": "c10"}),
+        "not those that a person put in the place",
+    ),
     ("an edit as a later revision", AWAITING, EDITED.model_copy(update={"revision": 3}), "revision"),
     ("an edit as the same revision", AWAITING, EDITED.model_copy(update={"revision": 1}), "revision"),
     ("an edit under a wrong digest", AWAITING, EDITED.model_copy(update={"digest": "sha256:x"}), "digest"),
@@ -347,6 +437,29 @@ def test_a_revision_is_planned_again_from_the_plan_and_all_that_was_said() -> No
     assert after(task, again).feedback == ("shorter", "longer")
 
 
+def test_a_revision_that_fails_leaves_the_plan_as_it_was_and_says_why_until_another_is_asked_for() -> None:
+    spent = NOT_REVISED.model_copy(update={"usage": Usage(3, 2)})
+    task = after(AWAITING, REVISED, task_claimed(2), spent)
+    assert (task.status, task.plan_revision, task.plan_digest) == (S.AWAITING_APPROVAL, 1, PLAN.digest)
+    assert task.revision_failure == RevisionFailure("shorter", "planning_refused", "m")
+    assert (task.feedback, task.usage, task.times_sent_back) == ((), Usage(3, 2), 1)
+    assert task.planned_at == task.updated_at != AWAITING.planned_at
+    assert next_commands(task) == ()
+    assert after(task, APPROVED).status is S.APPROVED
+    assert after(task, EDITED).revision_failure is None
+    again = after(task, REVISED.model_copy(update={"feedback": "longer"}))
+    assert (again.feedback, again.revision_failure) == (("longer",), None)
+    failed = after(again, task_claimed(3), NOT_REVISED)
+    assert failed.revision_failure == RevisionFailure("longer", "planning_refused", "m")
+
+
+def test_feedback_makes_an_author_of_its_writer_only_if_a_plan_was_made_from_it() -> None:
+    asked = after(AWAITING, REVISED, task_claimed(2))
+    second = ev.PlanProposed(revision=2, digest=OTHER_PLAN.digest, contract=OTHER_PLAN, definitions={}, planner="rules")
+    assert asked.authors == after(asked, NOT_REVISED).authors == AWAITING.authors
+    assert after(asked, second).authors == (*AWAITING.authors, "ann")
+
+
 def test_an_edit_is_the_next_revision_and_awaits_approval_of_its_own() -> None:
     definition = ToolDefinition(name="read")
     task = after(AWAITING, EDITED.model_copy(update={"definitions": {"f/read": definition}}))
@@ -449,6 +562,7 @@ def test_the_submission_is_in_the_state_word_for_word() -> None:
         metadata={"a": "b"},
         request_key="k",
         request_digest="d",
+        thread="c",
     )
     assert after(Task("t"), event) == Task(
         "t",
@@ -461,6 +575,7 @@ def test_the_submission_is_in_the_state_word_for_word() -> None:
         metadata={"a": "b"},
         request_key="k",
         request_digest="d",
+        thread="c",
         created_at=AT,
         updated_at=AT,
         journal_bytes=len(event.model_dump_json()),
@@ -497,7 +612,7 @@ def test_every_moment_of_a_step_is_in_its_state() -> None:
     event = ev.ToolCalled(
         step_id="s1", call_id="c1", server="f", tool="read", arguments={"a": 1}, arguments_digest="d", attempt=1
     )
-    call = Call("c1", 2, "f", "read", {"a": 1}, "d", 1)
+    call = Call("c1", 2, "f", "read", {"a": 1}, "d", 1, sent_at=at(begun))
     sent = after(begun, event)
     assert sent.steps["s1"] == replace(begun.steps["s1"], call=call)
     assert (sent.tool_calls, sent.steps["s2"]) == (1, StepState())
@@ -517,7 +632,9 @@ def test_a_step_that_did_not_go_well_says_why_and_since_when() -> None:
     assert after(EXECUTING, ev.StepSkipped(step_id="s1", reason="r")).steps["s1"] == StepState(
         StepStatus.SKIPPED, message="r", ended_at=end
     )
-    assert ASKING.steps["s2"] == replace(WRITING.steps["s2"], status=StepStatus.UNKNOWN, message="lost")
+    asked_at = AT + timedelta(seconds=WRITING.version)
+    unknown = replace(WRITING.steps["s2"], status=StepStatus.UNKNOWN, message="lost", asked_at=asked_at)
+    assert ASKING.steps["s2"] == unknown
     end_of_task = after(failed, ev.TaskFailed(code="c", message="m", step_id="s1"))
     assert end_of_task.error == TaskError("c", "m", "s1")
 
@@ -553,7 +670,19 @@ def test_a_step_that_is_to_be_tried_again_is_new_but_for_its_beginning() -> None
     assert again.steps["s2"] == StepState(started_at=WRITING.steps["s2"].started_at)
     begun = after(again, task_claimed(3), step_started("s2"))
     assert begun.steps["s2"] == replace(again.steps["s2"], status=StepStatus.RUNNING)
-    assert after(begun, tool_called("s2", "c2")).steps["s2"].call == Call("c2", 3, "f", "write", {}, "d", 1)
+    sent_at = AT + timedelta(seconds=begun.version)
+    sent = Call("c2", 3, "f", "write", {}, "d", 1, sent_at=sent_at)
+    assert after(begun, tool_called("s2", "c2")).steps["s2"].call == sent
+
+
+def test_a_call_that_is_to_be_tried_again_keeps_the_arguments_that_a_person_wrote() -> None:
+    edited = {"arguments": {"a": 1}, "arguments_digest": digest({"a": 1})}
+    asked = after(EXECUTING, *run_step("s1"), ASKED, EDITED_CALL, task_claimed(3), step_started("s2"))
+    lost = after(asked, tool_called("s2", "c9").model_copy(update=edited), unknown("s2", "c9"))
+    again = after(lost, step_resolved("s2", "retry", "c9"), task_claimed(4))
+    assert again.steps["s2"].edited == EditedArguments({"a": 1}, digest({"a": 1}), "ann")
+    renewed = after(again, ASKED.model_copy(update={"call_id": "c10", **edited}))
+    assert renewed.status is S.NEEDS_ATTENTION
 
 
 @pytest.mark.parametrize(
@@ -740,7 +869,9 @@ def test_every_open_call_is_named_where_one_forbids_the_end() -> None:
 
 def test_a_step_of_unknown_outcome_says_why_it_is_unknown() -> None:
     asking = after(WRITING, unknown("s2"))
-    assert asking.steps["s2"] == replace(WRITING.steps["s2"], status=StepStatus.UNKNOWN, message="lost")
+    asked_at = AT + timedelta(seconds=WRITING.version)
+    asked = replace(WRITING.steps["s2"], status=StepStatus.UNKNOWN, message="lost", asked_at=asked_at)
+    assert asking.steps["s2"] == asked
     assert (asking.status, asking.unknown_steps) == (S.NEEDS_ATTENTION, ("s2",))
 
 

@@ -93,4 +93,4 @@ def test_a_large_text_is_read_fast(text: str) -> None:
     whole = text * (300_000 // len(text))
     started = time.process_time()
     find_written_call(whole, whole, NAMES)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 4

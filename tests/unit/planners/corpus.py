@@ -5,7 +5,8 @@
 
 from typing import Any
 
-Steps = list[tuple[str, dict[str, Any]]]
+Steps = list[tuple[Any, ...]]
+"""The tool, the arguments, and the condition, if there is one, of each step."""
 
 ACCEPTED: list[tuple[str, Steps]] = [
     (
@@ -30,7 +31,7 @@ ACCEPTED: list[tuple[str, Steps]] = [
         "Read a file and summarize its contents",
         [
             ("list_directory", {"path": "."}),
-            ("read_file", {"path": "${s1.output.text_files.0}"}),
+            ("read_file", {"path": "${s1.output.longest_text}"}),
             ("summarize", {"text": "${s2.text}"}),
         ],
     ),
@@ -76,10 +77,7 @@ ACCEPTED: list[tuple[str, Steps]] = [
             ("divide", {"a": "${s2.output.result}", "b": 7}),
         ],
     ),
-    (
-        "copy notes.txt to backup.txt",
-        [("read_file", {"path": "notes.txt"}), ("write_file", {"path": "backup.txt", "content": "${s1.text}"})],
-    ),
+    ("copy notes.txt to backup.txt", [("copy_file", {"source": "notes.txt", "destination": "backup.txt"})]),
     ("make a folder called reports", [("create_directory", {"path": "reports"})]),
     ("what's in notes.txt?", [("read_file", {"path": "notes.txt"})]),
     ("show me notes.txt", [("read_file", {"path": "notes.txt"})]),
@@ -106,7 +104,6 @@ ACCEPTED: list[tuple[str, Steps]] = [
     ("remind me to buy milk", [("add", {"text": "buy milk"})]),
     ("add 'x' to my todo list", [("add", {"text": "x"})]),
     ("mark todo 2 as done", [("complete", {"id": 2})]),
-    ("remove the todo about x", [("delete", {"text": "x"})]),
     ("what do I have to do?", [("list", {"status": "open"})]),
     ("show completed todos", [("list", {"status": "done"})]),
     ("Write hello and goodbye to x.txt", [("write_file", {"path": "x.txt", "content": "hello and goodbye"})]),
@@ -365,7 +362,6 @@ ACCEPTED: list[tuple[str, Steps]] = [
         ],
     ),
     ("delete todo 3", [("delete", {"id": 3})]),
-    ("delete the milk todo", [("delete", {"text": "milk"})]),
     ("complete todo #2", [("complete", {"id": 2})]),
     ("complete todos 1 and 3", [("complete", {"id": 1}), ("complete", {"id": 3})]),
     ('mark "buy milk" as done', [("complete", {"text": "buy milk"})]),
@@ -543,9 +539,10 @@ ACCEPTED: list[tuple[str, Steps]] = [
     ("remind me to buy milk please", [("add", {"text": "buy milk"})]),
     ("Remind me to call Mr. Smith", [("add", {"text": "call Mr. Smith"})]),
     ("Remind me to buy milk, eggs and bread.", [("add", {"text": "buy milk, eggs and bread"})]),
+    ("delete the todo buy milk", [("delete", {"text": "buy milk"})]),
+    ("Complete the todos about milk and tea", [("complete", {"text": "milk"}), ("complete", {"text": "tea"})]),
     ("complete buy milk", [("complete", {"text": "buy milk"})]),
     ("complete todo 99999999999", [("complete", {"id": 99999999999})]),
-    ("Delete the todo about notes.txt", [("delete", {"text": "notes.txt"})]),
     ('remove "buy milk" from my todo list', [("delete", {"text": "buy milk"})]),
     ("list everything", [("list_directory", {"path": "."})]),
     ("show everything in docs", [("list_directory", {"path": "docs"})]),
@@ -693,30 +690,15 @@ ACCEPTED: list[tuple[str, Steps]] = [
         "create folders a, b and c",
         [("create_directory", {"path": "a"}), ("create_directory", {"path": "b"}), ("create_directory", {"path": "c"})],
     ),
-    (
-        "copy a.txt into the backup folder",
-        [("read_file", {"path": "a.txt"}), ("write_file", {"path": "backup/a.txt", "content": "${s1.text}"})],
-    ),
-    (
-        "copy a.txt to backup/a.txt",
-        [("read_file", {"path": "a.txt"}), ("write_file", {"path": "backup/a.txt", "content": "${s1.text}"})],
-    ),
+    ("copy a.txt into the backup folder", [("copy_file", {"source": "a.txt", "destination": "backup/a.txt"})]),
+    ("copy a.txt to backup/a.txt", [("copy_file", {"source": "a.txt", "destination": "backup/a.txt"})]),
     (
         "copy the contents of a.txt to b.txt",
         [("read_file", {"path": "a.txt"}), ("write_file", {"path": "b.txt", "content": "${s1.text}"})],
     ),
-    (
-        "duplicate a.txt as b.txt",
-        [("read_file", {"path": "a.txt"}), ("write_file", {"path": "b.txt", "content": "${s1.text}"})],
-    ),
-    (
-        "make a copy of a.txt called b.txt",
-        [("read_file", {"path": "a.txt"}), ("write_file", {"path": "b.txt", "content": "${s1.text}"})],
-    ),
-    (
-        "back up notes.txt to notes.bak",
-        [("read_file", {"path": "notes.txt"}), ("write_file", {"path": "notes.bak", "content": "${s1.text}"})],
-    ),
+    ("duplicate a.txt as b.txt", [("copy_file", {"source": "a.txt", "destination": "b.txt"})]),
+    ("make a copy of a.txt called b.txt", [("copy_file", {"source": "a.txt", "destination": "b.txt"})]),
+    ("back up notes.txt to notes.bak", [("copy_file", {"source": "notes.txt", "destination": "notes.bak"})]),
     (
         "append the contents of a.txt to b.txt",
         [("read_file", {"path": "a.txt"}), ("append_file", {"path": "b.txt", "content": "${s1.text}"})],
@@ -1228,7 +1210,7 @@ ACCEPTED: list[tuple[str, Steps]] = [
         "read any file and count its words",
         [
             ("list_directory", {"path": "."}),
-            ("read_file", {"path": "${s1.output.text_files.0}"}),
+            ("read_file", {"path": "${s1.output.longest_text}"}),
             ("count_words", {"text": "${s2.text}"}),
         ],
     ),
@@ -1236,7 +1218,7 @@ ACCEPTED: list[tuple[str, Steps]] = [
         "Pick a file and summarize it",
         [
             ("list_directory", {"path": "."}),
-            ("read_file", {"path": "${s1.output.text_files.0}"}),
+            ("read_file", {"path": "${s1.output.longest_text}"}),
             ("summarize", {"text": "${s2.text}"}),
         ],
     ),
@@ -1244,7 +1226,7 @@ ACCEPTED: list[tuple[str, Steps]] = [
         "open a file and show its first line",
         [
             ("list_directory", {"path": "."}),
-            ("read_file", {"path": "${s1.output.text_files.0}"}),
+            ("read_file", {"path": "${s1.output.longest_text}"}),
             ("head", {"text": "${s2.text}", "lines": 1}),
         ],
     ),
@@ -1270,7 +1252,7 @@ ACCEPTED: list[tuple[str, Steps]] = [
         "pick a file and summarize it",
         [
             ("list_directory", {"path": "."}),
-            ("read_file", {"path": "${s1.output.text_files.0}"}),
+            ("read_file", {"path": "${s1.output.longest_text}"}),
             ("summarize", {"text": "${s2.text}"}),
         ],
     ),
@@ -1303,10 +1285,7 @@ ACCEPTED: list[tuple[str, Steps]] = [
     ('create the folder "foo bar"', [("create_directory", {"path": "foo bar"})]),
     ('write "hi" in "foo.txt"', [("write_file", {"path": "foo.txt", "content": "hi"})]),
     ('save "hello" to the docs folder as a.txt', [("write_file", {"path": "docs/a.txt", "content": "hello"})]),
-    (
-        "copy notes.txt to docs/",
-        [("read_file", {"path": "notes.txt"}), ("write_file", {"path": "docs/notes.txt", "content": "${s1.text}"})],
-    ),
+    ("copy notes.txt to docs/", [("copy_file", {"source": "notes.txt", "destination": "docs/notes.txt"})]),
     ("add a file called x.txt to my todo list", [("add", {"text": "a file called x.txt"})]),
     ("add notes.txt to my todo list", [("add", {"text": "notes.txt"})]),
     ("write todo to x.txt", [("write_file", {"path": "x.txt", "content": "todo"})]),
@@ -1431,10 +1410,8 @@ ACCEPTED: list[tuple[str, Steps]] = [
     (
         "Copy a.txt to b.txt and c.txt to d.txt",
         [
-            ("read_file", {"path": "a.txt"}),
-            ("write_file", {"path": "b.txt", "content": "${s1.text}"}),
-            ("read_file", {"path": "c.txt"}),
-            ("write_file", {"path": "d.txt", "content": "${s3.text}"}),
+            ("copy_file", {"source": "a.txt", "destination": "b.txt"}),
+            ("copy_file", {"source": "c.txt", "destination": "d.txt"}),
         ],
     ),
     (
@@ -1483,7 +1460,6 @@ ACCEPTED: list[tuple[str, Steps]] = [
     ),
     ('Read my "a file.txt"', [("read_file", {"path": "a file.txt"})]),
     ("twice (3 + 4) plus 1", [("evaluate", {"expression": "((3 + 4) * 2) + 1"})]),
-    ("Delete the todos about milk and tea", [("delete", {"text": "milk"}), ("delete", {"text": "tea"})]),
     ("Add a task to pay rent and a task to email Bob", [("add", {"text": "pay rent"}), ("add", {"text": "email Bob"})]),
     (
         "Write the word count of a.txt times 2 to x.txt",
@@ -1585,6 +1561,303 @@ ACCEPTED: list[tuple[str, Steps]] = [
         "read notes.txt, how many words does it have?",
         [("read_file", {"path": "notes.txt"}), ("count_words", {"text": "${s1.text}"})],
     ),
+    ("delete notes.txt", [("delete_file", {"path": "notes.txt"})]),
+    ("delete the file called notes.txt", [("delete_file", {"path": "notes.txt"})]),
+    ("remove a.txt and b.txt", [("delete_file", {"path": "a.txt"}), ("delete_file", {"path": "b.txt"})]),
+    ("rename a.txt to b.txt", [("move_file", {"source": "a.txt", "destination": "b.txt"})]),
+    ("rename docs/a.txt to docs/b.txt", [("move_file", {"source": "docs/a.txt", "destination": "docs/b.txt"})]),
+    ("move a.txt to the docs folder", [("move_file", {"source": "a.txt", "destination": "docs/a.txt"})]),
+    ("move a.txt to docs/b.txt", [("move_file", {"source": "a.txt", "destination": "docs/b.txt"})]),
+    (
+        "read a.txt, then move it to docs/",
+        [("read_file", {"path": "a.txt"}), ("move_file", {"source": "a.txt", "destination": "docs/a.txt"})],
+    ),
+    (
+        "read a.txt and rename it to b.txt",
+        [("read_file", {"path": "a.txt"}), ("move_file", {"source": "a.txt", "destination": "b.txt"})],
+    ),
+    (
+        "copy a.txt to b.txt and read it",
+        [("copy_file", {"source": "a.txt", "destination": "b.txt"}), ("read_file", {"path": "b.txt"})],
+    ),
+    ("move a.txt to b.txt", [("move_file", {"source": "a.txt", "destination": "b.txt"})]),
+    (
+        "create x.txt with the text hello and delete notes.txt",
+        [("write_file", {"path": "x.txt", "content": "hello"}), ("delete_file", {"path": "notes.txt"})],
+    ),
+    (
+        "show the last 5 lines of notes.txt",
+        [("read_file", {"path": "notes.txt"}), ("tail", {"text": "${s1.text}", "lines": 5})],
+    ),
+    (
+        "show the last line of notes.txt",
+        [("read_file", {"path": "notes.txt"}), ("tail", {"text": "${s1.text}", "lines": 1})],
+    ),
+    ("tail notes.txt", [("read_file", {"path": "notes.txt"}), ("tail", {"text": "${s1.text}", "lines": 10})]),
+    (
+        "read notes.txt and show the last 2 lines",
+        [("read_file", {"path": "notes.txt"}), ("tail", {"text": "${s1.text}", "lines": 2})],
+    ),
+    (
+        "read notes.txt and show its last line",
+        [("read_file", {"path": "notes.txt"}), ("tail", {"text": "${s1.text}", "lines": 1})],
+    ),
+    (
+        "count the occurrences of milk in notes.txt",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("find", {"text": "${s1.text}", "query": "milk"}),
+            ("evaluate", {"expression": "(${s2.output.occurrences})"}),
+        ],
+    ),
+    (
+        "how many times does the word milk appear in notes.txt?",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("find", {"text": "${s1.text}", "query": "milk"}),
+            ("evaluate", {"expression": "(${s2.output.occurrences})"}),
+        ],
+    ),
+    (
+        "how often is milk mentioned in notes.txt",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("find", {"text": "${s1.text}", "query": "milk"}),
+            ("evaluate", {"expression": "(${s2.output.occurrences})"}),
+        ],
+    ),
+    (
+        "count how often milk occurs in notes.txt",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("find", {"text": "${s1.text}", "query": "milk"}),
+            ("evaluate", {"expression": "(${s2.output.occurrences})"}),
+        ],
+    ),
+    (
+        "how many occurrences of milk are there in notes.txt",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("find", {"text": "${s1.text}", "query": "milk"}),
+            ("evaluate", {"expression": "(${s2.output.occurrences})"}),
+        ],
+    ),
+    (
+        "how many occurrences of milk are in notes.txt",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("find", {"text": "${s1.text}", "query": "milk"}),
+            ("evaluate", {"expression": "(${s2.output.occurrences})"}),
+        ],
+    ),
+    (
+        "find all mentions of milk in notes.txt",
+        [("read_file", {"path": "notes.txt"}), ("find", {"text": "${s1.text}", "query": "milk"})],
+    ),
+    ("read all files", [("read_files", {"path": "."})]),
+    ("read every file", [("read_files", {"path": "."})]),
+    ("read every file in the docs folder", [("read_files", {"path": "docs"})]),
+    ("summarize all files", [("read_files", {"path": "."}), ("summarize", {"text": "${s1.output.text}"})]),
+    ("count the words in all files", [("read_files", {"path": "."}), ("count_words", {"text": "${s1.output.text}"})]),
+    ("complete all todos", [("complete_all", {})]),
+    ("mark all my todos as done", [("complete_all", {})]),
+    ("delete all completed todos", [("delete_all", {"status": "done"})]),
+    ("delete all todos", [("delete_all", {"status": "all"})]),
+    ("delete all open todos", [("delete_all", {"status": "open"})]),
+    ("delete done todos", [("delete_all", {"status": "done"})]),
+    (
+        "In notes.txt find TODO and write the lines to t.txt",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("find", {"text": "${s1.text}", "query": "TODO"}),
+            ("write_file", {"path": "t.txt", "content": "${s2.text}"}),
+        ],
+    ),
+    (
+        "In notes.txt, find the lines with TODO and write them to todo.txt",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("find", {"text": "${s1.text}", "query": "TODO"}),
+            ("write_file", {"path": "todo.txt", "content": "${s2.text}"}),
+        ],
+    ),
+    ("write today's date to d.txt", [("today", {}), ("write_file", {"path": "d.txt", "content": "${s1.text}"})]),
+    ("what is today's date?", [("today", {})]),
+    ("what's the date today?", [("today", {})]),
+    ("what date is it today?", [("today", {})]),
+    ("append the date to log.txt", [("today", {}), ("append_file", {"path": "log.txt", "content": "${s1.text}"})]),
+    (
+        "If notes.txt has more than 100 words, summarize it",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("summarize", {"text": "${s1.text}"}, "${s2.output.words} > 100"),
+        ],
+    ),
+    (
+        "If notes.txt has more than 100 words, summarize it and save the summary to s.txt. Thanks!",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("summarize", {"text": "${s1.text}"}, "${s2.output.words} > 100"),
+            ("write_file", {"path": "s.txt", "content": "${s3.text}"}, "${s2.output.words} > 100"),
+        ],
+    ),
+    (
+        "if notes.txt has fewer than ten lines then read it",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("evaluate", {"expression": "(${s2.output.lines})"}),
+            ("read_file", {"path": "notes.txt"}, "${s3.output.result} < 10"),
+        ],
+    ),
+    (
+        "If notes.txt exists, read it",
+        [
+            ("search_files", {"pattern": "notes.txt"}),
+            ("read_file", {"path": "notes.txt"}, '"notes.txt" in ${s1.output.matches}'),
+        ],
+    ),
+    (
+        "If notes.txt does not exist, create notes.txt with the text hello",
+        [
+            ("search_files", {"pattern": "notes.txt"}),
+            ("write_file", {"path": "notes.txt", "content": "hello"}, '"notes.txt" not in ${s1.output.matches}'),
+        ],
+    ),
+    (
+        "if docs/a.txt doesn't exist, write hello to docs/a.txt",
+        [
+            ("search_files", {"pattern": "docs/a.txt"}),
+            ("write_file", {"path": "docs/a.txt", "content": "hello"}, '"docs/a.txt" not in ${s1.output.matches}'),
+        ],
+    ),
+    (
+        "If notes.txt contains milk, add a todo to buy milk",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("find", {"text": "${s1.text}", "query": "milk"}),
+            ("evaluate", {"expression": "(${s2.output.count})"}),
+            ("add", {"text": "buy milk"}, "${s3.output.result} > 0"),
+        ],
+    ),
+    (
+        "Read notes.txt. If it does not contain milk, append milk to notes.txt",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("find", {"text": "${s1.text}", "query": "milk"}),
+            ("evaluate", {"expression": "(${s2.output.count})"}),
+            ("append_file", {"path": "notes.txt", "content": "milk"}, "${s3.output.result} == 0"),
+        ],
+    ),
+    (
+        "if there are more than 3 open todos, list my todos",
+        [
+            ("list", {"status": "open"}),
+            ("evaluate", {"expression": "(${s1.output.count})"}),
+            ("list", {"status": "open"}, "${s2.output.result} > 3"),
+        ],
+    ),
+    (
+        "if I have at least 5 todos, list my todos",
+        [
+            ("list", {"status": "open"}),
+            ("evaluate", {"expression": "(${s1.output.count})"}),
+            ("list", {"status": "open"}, "${s2.output.result} >= 5"),
+        ],
+    ),
+    (
+        "if there are at most 2 files in docs, list the docs folder",
+        [
+            ("search_files", {"pattern": "*", "path": "docs"}),
+            ("evaluate", {"expression": "(${s1.output.count})"}),
+            ("list_directory", {"path": "docs"}, "${s2.output.result} <= 2"),
+        ],
+    ),
+    (
+        "Add 15 and 27. If the result is more than 40, write it to r.txt",
+        [
+            ("add", {"a": 15, "b": 27}),
+            ("write_file", {"path": "r.txt", "content": "${s1.text}"}, "${s1.output.result} > 40"),
+        ],
+    ),
+    (
+        "If the word count of notes.txt is over 100, summarize notes.txt",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("read_file", {"path": "notes.txt"}, "${s2.output.words} > 100"),
+            ("summarize", {"text": "${s3.text}"}, "${s2.output.words} > 100"),
+        ],
+    ),
+    (
+        "Read a.txt, and if it has exactly 3 lines, delete a.txt",
+        [
+            ("read_file", {"path": "a.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("evaluate", {"expression": "(${s2.output.lines})"}),
+            ("delete_file", {"path": "a.txt"}, "${s3.output.result} == 3"),
+        ],
+    ),
+    ("Read notes.txt, if you don't mind", [("read_file", {"path": "notes.txt"})]),
+    ("Could you please read notes.txt, thank you so much!", [("read_file", {"path": "notes.txt"})]),
+    ("If possible, read notes.txt", [("read_file", {"path": "notes.txt"})]),
+    ("Read notes.txt when you have a moment", [("read_file", {"path": "notes.txt"})]),
+    ("Would you read notes.txt, please and thank you", [("read_file", {"path": "notes.txt"})]),
+    ("Add a todo to buy milk, asap", [("add", {"text": "buy milk"})]),
+    ("remind me to call my friend", [("add", {"text": "call my friend"})]),
+    (
+        "If notes.txt exists, write hello to x.txt",
+        [
+            ("search_files", {"pattern": "notes.txt"}),
+            ("write_file", {"path": "x.txt", "content": "hello"}, '"notes.txt" in ${s1.output.matches}'),
+        ],
+    ),
+    ("Find files with name 'ideas.txt' under the current directory", [("search_files", {"pattern": "ideas.txt"})]),
+    (
+        "Create a file called note.txt containing exactly the line: bring keys",
+        [("write_file", {"path": "note.txt", "content": "bring keys"})],
+    ),
+    (
+        "Print the number of lines in guests.txt.",
+        [
+            ("read_file", {"path": "guests.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("evaluate", {"expression": "(${s2.output.lines})"}),
+        ],
+    ),
+    ("Done with task 10", [("complete", {"id": 10})]),
+    ("I'm done with todo 7", [("complete", {"id": 7})]),
+    ("What are my current tasks?", [("list", {"status": "open"})]),
+    ("Can you show me what's on my list?", [("list", {"status": "open"})]),
+    (
+        "Create a file called hello.txt with 'Hello Sam' inside",
+        [("write_file", {"path": "hello.txt", "content": "Hello Sam"})],
+    ),
+    ("Read the file at ./letters/anna.txt", [("read_file", {"path": "letters/anna.txt"})]),
+    (
+        'Search for files containing the text "invoice" in "documents"',
+        [("search_files", {"pattern": "*", "path": "documents", "content": "invoice"})],
+    ),
+    (
+        'Count the number of lines in "diary.txt"',
+        [
+            ("read_file", {"path": "diary.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("evaluate", {"expression": "(${s2.output.lines})"}),
+        ],
+    ),
+    (
+        "Read a.txt. Write the number of lines to b.txt",
+        [
+            ("read_file", {"path": "a.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("evaluate", {"expression": "(${s2.output.lines})"}),
+            ("write_file", {"path": "b.txt", "content": "${s3.text}"}),
+        ],
+    ),
+    ('show the contents of the file "my notes"', [("read_file", {"path": "my notes"})]),
 ]
 """Each prompt with its steps: the tool and its exact arguments."""
 
@@ -1615,9 +1888,11 @@ FETCHED: list[tuple[str, Steps]] = [
 """As above, where a server fetches pages."""
 
 REFUSED: list[tuple[str, str]] = [
+    ("remove the todo about x", "remove the todo about x"),
+    ("delete the milk todo", "delete the milk todo"),
+    ('delete the todo about "buy milk"', 'delete the todo about "buy milk"'),
+    ("Delete the todos about milk and tea", "Delete the todos about milk and tea"),
     ("Write a haiku about autumn", "Write a haiku about autumn"),
-    ("delete notes.txt", "delete notes.txt"),
-    ("rename a.txt to b.txt", "rename a.txt to b.txt"),
     ("email bob", "email bob"),
     ("fetch http://example.com/x", "fetch http://example.com/x"),
     ("Write hello to x.txt without overwriting it", "Write hello to x.txt without overwriting it"),
@@ -1642,7 +1917,6 @@ REFUSED: list[tuple[str, str]] = [
     ("write it to x.txt", "write it to x.txt"),
     ("Read a.txt and b.txt and save it to c.txt", "save it to c.txt"),
     ("delete it", "delete it"),
-    ("complete all todos", "all todos"),
     ("clear my todo list", "clear my todo list"),
     ("add buy milk, eggs to my todos", "buy milk, eggs"),
     ("Add a todo to buy milk and email Bob", "email Bob"),
@@ -1651,7 +1925,6 @@ REFUSED: list[tuple[str, str]] = [
     ("Create x.txt with the text Hello there. This is fine.", "This is fine"),
     ("Create x.txt with the message HELLO please", "HELLO"),
     ("create x.txt with the text hello, frobnicate it", "hello, frobnicate it"),
-    ("create x.txt with the text hello and delete notes.txt", "delete notes.txt"),
     ("create x.txt with a poem", "a poem"),
     ("create x.txt with some text", "some text"),
     ("create a file with hello", "create a file with hello"),
@@ -1662,9 +1935,6 @@ REFUSED: list[tuple[str, str]] = [
     ('Write She said "hi" to x.txt', 'She said "hi"'),
     ("write do not enter to sign.txt", "write do not enter to sign.txt"),
     ("Write hello to x.txt but keep it short", "Write hello to x.txt but keep it short"),
-    ("If notes.txt exists, read it", "If notes.txt exists"),
-    ("read every file", "read every file"),
-    ("read all files", "read all files"),
     ("summarize each file", "summarize each file"),
     ("read notes.txt | summarize", "read notes.txt | summarize"),
     ("Add 2 and 3, save it to x.txt, then add 5 to it", "add 5 to it"),
@@ -1678,7 +1948,7 @@ REFUSED: list[tuple[str, str]] = [
     ("complete it", "complete it"),
     ("complete the first todo", "the first todo"),
     ("delete buy milk", "delete buy milk"),
-    ('delete "buy milk"', 'delete "buy milk"'),
+    ('delete "buy milk"', '"buy milk"'),
     ("delete the todo", "delete the todo"),
     ("remove buy milk from my list", "remove buy milk from my list"),
     ("read https://example.com/a.txt", "read https://example.com/a.txt"),
@@ -1705,24 +1975,18 @@ REFUSED: list[tuple[str, str]] = [
     ("what is 2 + x", "what is 2 + x"),
     ("create x.txt with the text notes.txt", "notes.txt"),
     ("create x.txt with content the result", "content the result"),
-    ("summarize all files", "all files"),
-    ("count the words in all files", "all files"),
-    ("If notes.txt exists, write hello to x.txt", "If notes.txt exists"),
     ("Write to x.txt:\nHello\nThen read it", "Then read it"),
     ("add a.txt to b.txt", "a.txt"),
     ("replace foo with bar in x.txt", "bar in x.txt"),
-    ("move a.txt to b.txt", "move a.txt to b.txt"),
     ("sort notes.txt", "sort notes.txt"),
     ("translate notes.txt to French", "translate notes.txt to French"),
     ("Read notes.txt and translate it", "translate it"),
     ("read notes.txt and run it", "run it"),
     ("save the time to t.txt", "the time"),
-    ("write today's date to d.txt", "today's date"),
     ("write my name to n.txt", "my name"),
     ("write code to sort a list to s.py", "code to sort a list"),
     ("write something to x.txt", "something"),
     ("write the sum and the product of 3 and 4 to x.txt", "the sum and the product of 3 and 4"),
-    ("show the last 5 lines of notes.txt", "show the last 5 lines of notes.txt"),
     ("search for report", "search for report"),
     ("find TODO", "find TODO"),
     ("find it", "find it"),
@@ -1766,7 +2030,6 @@ REFUSED: list[tuple[str, str]] = [
     ("what's 10% off 50", "what's 10% off 50"),
     ("what is 3 and 4", "what is 3 and 4"),
     ("mark the first todo as done", "the first todo"),
-    ("delete all completed todos", "all completed todos"),
     ("rename todo 1 to x", "rename todo 1 to x"),
     ("add buy milk", "add buy milk"),
     ("add eggs to the list", "add eggs to the list"),
@@ -1814,7 +2077,6 @@ REFUSED: list[tuple[str, str]] = [
     ("add a todo with the summary of notes.txt", "add a todo with the summary of notes.txt"),
     ("add a todo called", "add a todo called"),
     ("add 1 to each number in notes.txt", "1 to each number"),
-    ("delete done todos", "done todos"),
     ("remove a.txt from my todos", "a.txt from my todos"),
     ("complete milk and eggs", "milk and eggs"),
     ("write hello 3 times to a.txt", "hello 3 times"),
@@ -1919,9 +2181,6 @@ REFUSED: list[tuple[str, str]] = [
     ("find where milk occurs in notes.txt", "where milk occurs"),
     ("find out where milk is mentioned in notes.txt", "out where milk is mentioned"),
     ("find 3 lines with TODO in notes.txt", "3 lines with TODO"),
-    ("find all mentions of milk in notes.txt", "all mentions of milk"),
-    ("count the occurrences of milk in notes.txt", "count the occurrences of milk in notes.txt"),
-    ("how many occurrences of milk are in notes.txt", "how many occurrences of milk are in notes.txt"),
     ("find lines in notes.txt", "find lines in notes.txt"),
     ("search notes.txt for: TODO", ": TODO"),
     ("summarize: notes.txt", "notes.txt"),
@@ -1961,5 +2220,176 @@ REFUSED: list[tuple[str, str]] = [
     ("append --all to log.txt", "--all"),
     ("write notes.txt's text to s.txt", "notes.txt's text"),
     ("show me notes.txt's first line", "show me notes.txt's first line"),
+    ("rename docs/a.txt to b.txt", "rename docs/a.txt to b.txt"),
+    ("move a.txt to docs", "move a.txt to docs"),
+    ("delete all files", "delete all files"),
+    ("delete *.txt", "delete *.txt"),
+    ("delete the docs folder", "delete the docs folder"),
+    ("delete everything", "delete everything"),
+    ("delete my todos", "delete my todos"),
+    ("what day is it?", "what day is it"),
+    ("rename the newest file to b.txt", "rename the newest file to b.txt"),
+    ("move a file to docs/", "move a file to docs/"),
+    ("If notes.txt has more than 100 words, summarize it. Then list my todos", "list my todos"),
+    ("If notes.txt has more than 100 words", "If notes.txt has more than 100 words"),
+    ("If it rains, read notes.txt", "If it rains"),
+    ("summarize notes.txt if it has more than 100 words", "summarize notes.txt if it has more than 100 words"),
+    ("If a.txt exists, if b.txt exists, read a.txt", "if b.txt exists"),
+    ("if I have more than 5 todos, list them", "list them"),
+    ("remind me to ask Bob if that is ok", "ask Bob"),
+    ("Remind me to call Anna now", "call Anna"),
+    ("complete all completed todos", "complete all completed todos"),
+    (
+        'Write current directory listing to standard output and to "files.txt"',
+        "current directory listing to standard output and",
+    ),
+    ('List the contents of "photos/2025"', '"photos/2025"'),
+    ("Read a.txt. Write the number of lines in b.txt", "Write the number of lines in b.txt"),
+    ("Print hello to x.txt", "Print hello to x.txt"),
+    ("Show me all the things I have to do", "Show me all the things I have to do"),
+    ("Task 4 completed", "Task 4 completed"),
 ]
 """Each prompt with the part that the refusal must quote."""
+
+REVISED: list[tuple[str, list[str], Steps]] = [
+    (
+        "Write hello to x.txt",
+        ["call it hi.txt", "then read it"],
+        [("write_file", {"path": "hi.txt", "content": "hello"}), ("read_file", {"path": "hi.txt"})],
+    ),
+    ("Write hello to x.txt", ["save it to y.txt instead"], [("write_file", {"path": "y.txt", "content": "hello"})]),
+    ("Write hello to x.txt", ["to docs/y.txt instead"], [("write_file", {"path": "docs/y.txt", "content": "hello"})]),
+    ("Copy a.txt to b.txt", ["call it c.txt"], [("copy_file", {"source": "a.txt", "destination": "c.txt"})]),
+    (
+        "Read notes.txt and summarize it",
+        ["use notes2.txt instead", "also count its words"],
+        [
+            ("read_file", {"path": "notes2.txt"}),
+            ("summarize", {"text": "${s1.text}"}),
+            ("count_words", {"text": "${s1.text}"}),
+        ],
+    ),
+    (
+        "Read notes.txt, count its words and save the count to count.txt",
+        ["use a.txt instead", "call it words.txt"],
+        [
+            ("read_file", {"path": "a.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("write_file", {"path": "words.txt", "content": "${s2.text}"}),
+        ],
+    ),
+    (
+        "Read notes.txt, count its words and save the count to count.txt",
+        ["use b.txt instead of notes.txt"],
+        [
+            ("read_file", {"path": "b.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("write_file", {"path": "count.txt", "content": "${s2.text}"}),
+        ],
+    ),
+    (
+        "Read notes.txt, count its words and save the count to count.txt",
+        ["replace count.txt with words.txt"],
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("write_file", {"path": "words.txt", "content": "${s2.text}"}),
+        ],
+    ),
+    (
+        "Read notes.txt, count its words and save the count to count.txt",
+        ["without writing", "also count its lines"],
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("evaluate", {"expression": "(${s3.output.lines})"}),
+        ],
+    ),
+    (
+        "Read notes.txt, count its words and save the count to count.txt",
+        ["don't write anything"],
+        [("read_file", {"path": "notes.txt"}), ("count_words", {"text": "${s1.text}"})],
+    ),
+    (
+        "Read notes.txt, save its summary to s.txt and list my todos",
+        ["skip saving"],
+        [("read_file", {"path": "notes.txt"}), ("summarize", {"text": "${s1.text}"}), ("list", {"status": "open"})],
+    ),
+    ('Write "a.txt" to a.txt', ["use b.txt instead of a.txt"], [("write_file", {"path": "b.txt", "content": "a.txt"})]),
+    (
+        "Read a file and summarize its contents",
+        ["use notes2.txt instead"],
+        [("read_file", {"path": "notes2.txt"}), ("summarize", {"text": "${s2.text}"})],
+    ),
+    (
+        "Add 15 and 27",
+        ["use 28 instead of 27", "also multiply the result by 2"],
+        [("add", {"a": 15, "b": 28}), ("multiply", {"a": "${s1.output.result}", "b": 2})],
+    ),
+    (
+        "Add 15 and 27",
+        ["Add 15 and 30 instead", "then double it"],
+        [("add", {"a": 15, "b": 30}), ("multiply", {"a": "${s1.output.result}", "b": 2})],
+    ),
+    ("Add 15 and 27", ["instead, multiply 15 by 27"], [("multiply", {"a": 15, "b": 27})]),
+    (
+        'Write "hello" to x.txt',
+        ['write "bye" instead of "hello"'],
+        [("write_file", {"path": "x.txt", "content": "bye"})],
+    ),
+    (
+        "Summarize notes.txt in 3 sentences",
+        ["use 5 instead of 3"],
+        [("read_file", {"path": "notes.txt"}), ("summarize", {"text": "${s1.text}", "sentences": 5})],
+    ),
+    ("Delete todo 3", ["use 4 instead of 3"], [("delete", {"id": 4})]),
+    (
+        "If notes.txt has more than 100 words, summarize it",
+        ["use 200 instead of 100"],
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("summarize", {"text": "${s1.text}"}, "${s2.output.words} > 200"),
+        ],
+    ),
+    (
+        "If notes.txt exists, read it",
+        ["use b.txt instead"],
+        [("search_files", {"pattern": "b.txt"}), ("read_file", {"path": "b.txt"}, '"b.txt" in ${s1.output.matches}')],
+    ),
+    ("Read notes.txt", ["summarize it"], [("read_file", {"path": "notes.txt"}), ("summarize", {"text": "${s1.text}"})]),
+    (
+        "Read notes.txt",
+        ["summarize it, thanks", "count the lines too"],
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("summarize", {"text": "${s1.text}"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("evaluate", {"expression": "(${s3.output.lines})"}),
+        ],
+    ),
+    ("Read a.txt", ["also read b.txt"], [("read_file", {"path": "a.txt"}), ("read_file", {"path": "b.txt"})]),
+]
+"""Prompts, what is said about their plans, and the plans that come of it."""
+
+REVISIONS_REFUSED: list[tuple[str, list[str], str]] = [
+    ("Write hello to x.txt and bye to y.txt", ["call it z.txt"], "call it z.txt"),
+    ("Write hello to x.txt", ["without writing"], "without writing"),
+    ("Read notes.txt", ["without writing"], "without writing"),
+    ("Read notes.txt and save its summary to s.txt", ["without summarizing"], "without summarizing"),
+    ("Read x.txt, then append hello to x.txt", ["call it y.txt"], "call it y.txt"),
+    ("Read notes.txt", ["call it y.txt"], "call it y.txt"),
+    ("Read a.txt and b.txt", ["use c.txt instead"], "use c.txt instead"),
+    ("Add 15 and 27", ["use 28 instead of 26"], "use 28 instead of 26"),
+    ("Add 15 and 27", ["Add 15 and 28"], "Add 15 and 28"),
+    ("Add 15 and 27, then double it", ["halve it instead"], "halve it instead"),
+    ("Read a.txt", ["read b.txt"], "read b.txt"),
+    ("Read notes.txt", ["thanks"], "thanks"),
+    ("Read notes.txt", ["with more gusto"], "with more gusto"),
+    ("If notes.txt has more than 100 words, summarize it", ["also list my todos"], "also list my todos"),
+    ("Write hello to x.txt", ["write bye to x.txt"], "write bye to x.txt"),
+    ("Read notes.txt, save its summary to s.txt and read s.txt", ["without writing"], "without writing"),
+    ("Read a file", ["use notes2.txt instead", "also read the second file"], "also read the second file"),
+]
+"""Prompts, what is said about their plans, and the part that the refusal of the last must quote."""

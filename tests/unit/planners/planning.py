@@ -1,5 +1,6 @@
 """Makes plans of the offline planner: with the real built-in tools, and with tools of other servers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,31 @@ async def plan(prompt: str, tools: list[Tool], max_steps: int = 20) -> Plan:
     return (await RulePlanner().plan(PlanRequest(prompt, tools, max_steps))).plan
 
 
+def _fill_timeouts(made: Plan) -> Plan:
+    """Return the plan as a contract keeps it, with the time-outs of the registry."""
+    filled = [
+        step.model_copy(update={"timeout_s": 60.0}) if isinstance(step, ToolStep) else step for step in made.steps
+    ]
+    return made.model_copy(update={"steps": tuple(filled)})
+
+
+async def revise(prompt: str, feedback: Sequence[str], tools: list[Tool], previous: Plan | None = None) -> Plan:
+    """Return the plan after all this feedback, each about the plan before it. `previous`: the plan before the last."""
+    made = await plan(prompt, tools)
+    for number in range(1, len(feedback) + 1):
+        base = previous if previous and number == len(feedback) else _fill_timeouts(made)
+        request = PlanRequest(prompt, tools, 20, feedback=tuple(feedback[:number]), previous=base)
+        made = (await RulePlanner().plan(request)).plan
+    return made
+
+
 def steps_of(made: Plan) -> Steps:
-    return [(step.tool, step.arguments) for step in made.steps if isinstance(step, ToolStep)]
+    """Return each step's tool, arguments, and condition if it has one."""
+    return [
+        (step.tool, step.arguments, *([step.when] if step.when else []))
+        for step in made.steps
+        if isinstance(step, ToolStep)
+    ]
 
 
 def schema(*properties: str) -> dict[str, Any]:

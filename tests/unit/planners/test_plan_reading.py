@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain.errors import InvalidPlanError
-from agent_runtime.domain.plan import AgentStep, Plan, ToolStep
+from agent_runtime.domain.plan import LONGEST_REASONING, AgentStep, Plan, ToolStep
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, describe_tool
 from agent_runtime.planners.model.plan_reader import Declined, find_named_tools, read_plan
 from unit.planners.planning import all_tools
@@ -224,6 +224,12 @@ def test_a_model_cannot_approve_beforehand(said: Any) -> None:
     assert step_of(preapproved=said) == WHOLE.steps[0]
     agent = {"kind": "agent", "instruction": "Do it.", "tools": [], "preapproved": said}
     assert read(agent).steps[0].preapproved is False
+
+
+def test_the_reasoning_of_a_step_is_kept_as_far_as_a_plan_may_hold_it() -> None:
+    assert step_of(reasoning="It holds the notes.").reasoning == "It holds the notes."
+    assert len(step_of(reasoning="because " * 1000).reasoning) == LONGEST_REASONING
+    assert step_of(reasoning=" ") == WHOLE.steps[0]
 
 
 def test_remarks_are_dropped() -> None:

@@ -1,3 +1,5 @@
+import re
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +12,7 @@ from mcp.client import Client
 from mcp_types import TextContent
 
 from agent_runtime.builtin.servers import SERVERS, create
+from agent_runtime.domain.conditions import evaluate_condition
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.drafting import find_faults
 from agent_runtime.domain.errors import MissingToolError, PlanningError
@@ -18,6 +21,8 @@ from agent_runtime.domain.references import parse_template, resolve
 from agent_runtime.domain.tools import BuiltinConfig, StoredResult, Tool
 from unit.planners.corpus import ACCEPTED, FETCHED, PAGE, REFUSED, Steps
 from unit.planners.planning import FETCH, all_tools, foreign, plan, schema, steps_of, tools_of
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -62,6 +67,46 @@ async def test_a_prompt_of_too_many_words_is_refused_where_they_are_too_many(too
 async def test_who_asks_for_help_is_told_what_to_write(prompt: str, tools: list[Tool]) -> None:
     with pytest.raises(PlanningError, match=r'write what is to be done, as in "Read notes\.txt'):
         await plan(prompt, tools)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "meant"),
+    [
+        ("sumarize notes.txt", '"summarize" instead of "sumarize"'),
+        ("Raed notes.txt and summarize it", '"read" instead of "Raed"'),
+        ("coutn the wrods in notes.txt", '"count" instead of "coutn" and "words" instead of "wrods"'),
+        ("delte notes.txt", '"delete" instead of "delte"'),
+    ],
+)
+async def test_a_wrong_letter_is_asked_about_and_never_guessed(prompt: str, meant: str, tools: list[Tool]) -> None:
+    with pytest.raises(PlanningError, match="is not understood") as refused:
+        await plan(prompt, tools)
+    assert f". Did you mean {meant}? Nothing is planned" in str(refused.value)
+
+
+@pytest.mark.parametrize("prompt", ["frobnicate notes.txt", "sumarize the moon", "a " * 70 + "delte notes.txt"])
+async def test_nothing_is_asked_where_no_letter_would_help(prompt: str, tools: list[Tool]) -> None:
+    with pytest.raises(PlanningError) as refused:
+        await plan(prompt, tools)
+    assert "Did you mean" not in str(refused.value)
+
+
+async def test_a_text_is_written_with_its_spelling(tools: list[Tool]) -> None:
+    made = await plan("Write sumarize to x.txt", tools)
+    assert steps_of(made) == [("write_file", {"path": "x.txt", "content": "sumarize"})]
+
+
+async def test_without_a_tool_that_copies_a_file_is_read_and_written(tools: list[Tool]) -> None:
+    made = await plan("copy a.txt to b.txt", [*NPM_FILES, *without_files(tools)])
+    assert steps_of(made) == [
+        ("read_text_file", {"path": "a.txt"}),
+        ("write_file", {"path": "b.txt", "content": "${s1.text}"}),
+    ]
+
+
+async def test_whether_a_file_exists_is_no_condition_where_files_are_listed_as_text(tools: list[Tool]) -> None:
+    with pytest.raises(PlanningError, match="which this file server says only as text"):
+        await plan("If a.txt exists, read a.txt", [*NPM_FILES, *without_files(tools)])
 
 
 async def test_the_steps_keep_the_order_of_the_prompt(tools: list[Tool]) -> None:
@@ -249,7 +294,7 @@ async def test_a_hostile_prompt_is_answered_at_once(prompt: str, tools: list[Too
     with suppress(PlanningError):
         await plan(prompt[:65_536], tools)
     # Measured: 10 to 50 ms; the allowance is for a machine with other work.
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 4
 
 
 WORDS = [
@@ -299,7 +344,7 @@ async def test_fenced_text_arrives_as_it_stands(text: str) -> None:
 
 
 async def carried_out(made: Plan, folder: Path) -> list[str]:
-    """Run the steps on the real built-in servers, and return the text of each."""
+    """Run the steps on the real built-in servers, and return the text of each. Skip what a condition skips."""
     servers = {
         name: create(BuiltinConfig.model_validate({"server": name}), base_dir=folder, data_dir=folder)
         for name in SERVERS
@@ -307,6 +352,8 @@ async def carried_out(made: Plan, folder: Path) -> list[str]:
     results: dict[str, StoredResult] = {}
     for step in made.steps:
         assert isinstance(step, ToolStep)
+        if not step.needs <= results.keys() or (step.when and not evaluate_condition(step.when, results)):
+            continue
         async with Client(servers[step.server]) as client:
             answer = await client.call_tool(step.tool, resolve(step.arguments, results, 2**20))
         (block,) = answer.content
@@ -337,6 +384,10 @@ DONE: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("Add two todos: rest, work. Delete todo 1. How many todos do I have?", "1", {}),
     ("Which files mention Anna?", "notes.txt", {}),
+    ("Show the last 2 lines of notes.txt", "TODO: call Anna.\nThe weather is fine.", {}),
+    ("How often is Anna mentioned in notes.txt?", "1", {}),
+    ("Copy notes.txt to a.txt, then rename a.txt to b.txt and count the words in all files", "20", {"b.txt": NOTES}),
+    ("Add two todos: rest, work. Complete all todos. Delete all completed todos. How many todos do I have?", "0", {}),
     ("Add the number of words in notes.txt and the number of lines in notes.txt", "13", {}),
 ]
 
@@ -351,3 +402,68 @@ async def test_the_plan_does_what_was_asked(
     texts = await carried_out(await plan(prompt, tools), tmp_path)
     assert not last or texts[-1] == last
     assert {name: (root / name).read_text() for name in files} == files
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ("notes.txt has more than 9 words", True),
+        ("notes.txt has more than 10 words", False),
+        ("notes.txt has at least 10 words", True),
+        ("notes.txt has exactly 3 lines", True),
+        ("notes.txt is shorter than fifty-four characters", False),
+        ("the word count of notes.txt is under 10", False),
+        ("there are more than 0 open todos", False),
+        ("there are at least two files", False),
+        ("notes.txt contains anna", True),
+        ("notes.txt mentions Bob", False),
+        ("notes.txt does not contain Bob", True),
+        ("notes.txt exists", True),
+        ("otes.txt exists", False),
+        ("notes.txt doesn't exist", False),
+        ("b.txt is missing", True),
+    ],
+)
+async def test_a_condition_decides_whether_the_rest_is_done(
+    condition: str,
+    holds: bool,  # noqa: FBT001 - a parameter of pytest
+    tools: list[Tool],
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "sample_data"
+    root.mkdir()
+    (root / "notes.txt").write_text(NOTES)
+    await carried_out(await plan(f"If {condition}, write yes to r.txt and copy r.txt to s.txt", tools), tmp_path)
+    assert ((root / "r.txt").exists(), (root / "s.txt").exists()) == (holds, holds)
+
+
+DOCUMENTS = ["README.md", "docs/start.md", "README.md"]
+"""The documents of a first hour, in the order in which people read them; many come back to the first."""
+EXAMPLES = re.compile(r'agent-runtime run "(.*?)"|"prompt": "(.*?)"|^```text\n(.*?)```', re.MULTILINE | re.DOTALL)
+
+
+def list_examples(document: str) -> list[str]:
+    """Return the prompts of a document, in order."""
+    found = EXAMPLES.findall((ROOT / document).read_text())
+    return [prompt for example in found for part in example for prompt in part.splitlines() if part]
+
+
+async def test_the_examples_of_the_documentation_make_sense_one_after_the_other(
+    tools: list[Tool], tmp_path: Path
+) -> None:
+    (tmp_path / "sample_data").mkdir()
+    shutil.copy(ROOT / "sample_data" / "notes.txt", tmp_path / "sample_data")
+    (tmp_path / "sample_data" / "hello.txt").write_text("Hello")  # as the README's `agent-runtime call` does
+    summary = (await carried_out(await plan("Summarize notes.txt", tools), tmp_path))[-1]
+    words = (await carried_out(await plan("Count the words of notes.txt", tools), tmp_path))[-1]
+    prompts = [prompt for document in DOCUMENTS for prompt in list_examples(document)]
+    said = {prompt: await carried_out(await plan(prompt, tools), tmp_path) for prompt in prompts}
+    assert len(said) >= 6
+    assert said["Read a file and summarize its contents"][-1] == summary
+    assert said["Read notes.txt, count its words and save the count to count.txt"][1] == words
+    assert said["Add 15 and 27, then multiply the result by 2"][-1] == "84"
+    assert (tmp_path / "sample_data" / "rain.txt").read_text().startswith("The rain barrels ran dry twice")
+    assert (tmp_path / "sample_data" / "summary.txt").read_text() == summary
+    assert (
+        tmp_path / "sample_data" / "index.txt"
+    ).read_text() == "count.txt\nhello.txt\nnotes.txt\nuv_verification.txt"

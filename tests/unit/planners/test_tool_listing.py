@@ -63,7 +63,24 @@ def test_tools_that_fit_are_shown_in_full_and_in_their_order() -> None:
 def test_the_lines_on_arguments_can_be_left_out() -> None:
     listing = list_tools(many(3), "", [], 1000, notes=False)
     assert len(lines_of(listing.text)) == 3
-    assert len(lines_of(list_tools(many(3), "", [], 1000).text)) == 6
+    assert len(lines_of(list_tools(many(1), "", [], 1000).text)) == 2
+
+
+def test_a_line_on_an_argument_holds_for_its_name_on_the_same_server_until_the_next() -> None:
+    def takes(name: str, server: StdioServer = SERVER, **notes: str) -> Tool:
+        properties = {argument: {"type": "string", "description": note} for argument, note in notes.items()}
+        schema = {"type": "object", "properties": properties}
+        return describe_tool(server, ToolDefinition(name=name, description="Does it", inputSchema=schema))
+
+    tools = [
+        takes("t1", path="A file", a="x"),
+        takes("t2", path="A file"),
+        takes("t3", path="A folder"),
+        takes("t4", path="A file", a="x"),
+        takes("t5", SERVER.model_copy(update={"id": "other"}), path="A file"),
+    ]
+    told = [line for line in lines_of(list_tools(tools, "", [], 1000).text) if line.startswith("  ")]
+    assert told == ["  path: A file", "  a: x", "  path: A folder", "  path: A file", "  path: A file"]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +137,7 @@ def test_a_change_of_policy_is_seen_at_once() -> None:
         id="srv", type="local_stdio", config=SERVER.config, tools={"a": ToolPolicy.model_validate({"effect": "read"})}
     )
     text = list_tools([describe_tool(calm, tool("a").definition)], "", [], 1000).text
-    assert "[read]" in text
+    assert "[read, not idempotent]" in text
     assert "[unknown]" in list_tools([tool("a")], "", [], 1000).text
 
 

@@ -129,8 +129,8 @@ def test_a_missing_file_says_what_to_do(file: Path) -> None:
             "tool_registry: []\nmcpServers: {files: {command: npx}}",
             (
                 "mcpServers: is how other clients list servers: here each is an item of the list 'tool_registry', with "
-                "its name as id, a type (local_stdio or remote_http or builtin), and under config its command, args "
-                "and env, or its base_url and headers."
+                "its name as id, a type (local_stdio or remote_http or builtin or python), and under config its "
+                "command, args and env, or its base_url and headers."
             ),
         ),
         ("tool_registry: [5]", "tool_registry[0]: must be a mapping of keys to values."),
@@ -146,8 +146,8 @@ STDIO = "id: a, type: local_stdio, config: {command: x}"
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("id: a", "entry 'a': type: is missing; expected local_stdio or remote_http or builtin."),
-        ("id: a, type: stdio", "entry 'a': type: must be local_stdio or remote_http or builtin."),
+        ("id: a", "entry 'a': type: is missing; expected local_stdio or remote_http or builtin or python."),
+        ("id: a, type: stdio", "entry 'a': type: must be local_stdio or remote_http or builtin or python."),
         ("type: builtin, config: {server: todo}", "tool_registry[0]: id: is missing."),
         (
             "id: a b, type: builtin, config: {server: todo}",
@@ -180,6 +180,10 @@ STDIO = "id: a, type: local_stdio, config: {command: x}"
             "entry 'a': config.comand: unknown key; did you mean 'command'?",
         ),
         ("id: a, type: remote_http, config: {base_url: 'h:1'}", "entry 'a': config.base_url: must begin with http://"),
+        (
+            "id: a, type: python, config: {object: 'my-tools:x'}",
+            "entry 'a': config.object: must be module:object, or the name of a module",
+        ),
         (f"{STDIO}, trusted: none", "entry 'a': trusted: unknown key; did you mean 'trust'?"),
         (f"{STDIO}, trust: all", "entry 'a': trust: must be 'none' or 'annotations'."),
         (f"{STDIO}, client_session_timeout_seconds: 0", "entry 'a': client_session_timeout_seconds: must be greater"),

@@ -170,3 +170,34 @@ def test_a_folder_that_cannot_be_resolved_keeps_its_server_from_being_started_an
     found = resolve_entry(tmp_path, stdio("${env:NOWHERE}"))
     assert found.problem == "The environment variable NOWHERE is not set."
     assert resolve_entry(tmp_path, stdio()).problem is None
+
+
+def python(**config: Any) -> Any:
+    return {"id": "ops", "type": "python", "config": {"object": "own_tools:tools", **config}}
+
+
+def test_the_file_of_python_code_is_part_of_what_the_server_is(tmp_path: Path) -> None:
+    file = tmp_path / "own_tools.py"
+    file.write_text("tools = []", encoding="utf-8")
+    before = resolve_entry(tmp_path, python())
+    assert before.problem is None
+    source = before.identity.facts["source"]
+    assert before.identity.facts == {
+        "type": "python",
+        "object": "own_tools:tools",
+        "folder": str(tmp_path),
+        "source": source,
+        "scope": "shared",
+        "trust": "none",
+    }
+    file.write_text("tools = [1]", encoding="utf-8")
+    assert resolve_entry(tmp_path, python()).identity.digest != before.identity.digest
+    assert "is another one than config.source names" in (resolve_entry(tmp_path, python(source=source)).problem or "")
+
+
+@pytest.mark.parametrize("name", ["no_such_module", "own_package.no_such_part", "sys"])
+def test_python_code_that_is_not_found_is_a_problem_of_its_entry_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "__init__.py").touch()
+    found = resolve_entry(tmp_path, python(object=name))
+    assert f"there is no module {name}" in (found.problem or "")

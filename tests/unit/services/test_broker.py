@@ -679,6 +679,31 @@ async def test_a_cancelled_task_sends_nothing() -> None:
     assert (outcome.result.is_error, outcome.result.unsent, outcome.answered) == (True, False, False)
 
 
+@pytest.mark.parametrize(
+    ("held", "stopped", "calls"),
+    [(True, False, 1), (False, False, 0), (True, True, 0)],
+    ids=["held", "lost", "stopped"],
+)
+async def test_a_call_is_sent_only_while_the_claims_of_this_process_surely_hold(
+    *, held: bool, stopped: bool, calls: int
+) -> None:
+    lease = ScriptedLease()
+    run = run_of(make_executing_task(contract_of(LOOK)))
+
+    async def confirm() -> bool:
+        assert lease.sent == []
+        if stopped:
+            run.stop.set()
+        return held
+
+    broker = Broker(LimitSettings(), make_current_registry(SERVER), confirm_claims=confirm)
+    outcome = await broker.send(run, lease, intend_next(run, broker))
+    assert len(lease.sent) == calls
+    assert outcome.result
+    assert outcome.result.unsent is not bool(calls)
+    assert ("another process may run this task" in outcome.result.text) is not bool(calls)
+
+
 async def test_an_answer_that_nobody_knows_is_no_result_and_is_logged() -> None:
     with capture_logs() as logs:
         outcome, _ = await send_first(ScriptedLease(answer=OutcomeUnknownError("The server was gone.")))

@@ -39,6 +39,7 @@ from agent_runtime.domain.values import JsonObject
 from agent_runtime.live.breaker import CircuitState
 from agent_runtime.live.patience import Patience
 from agent_runtime.live.progress import Progress
+from agent_runtime.runners.fleet import LocalFleet
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.execution import Execution
@@ -47,6 +48,7 @@ from agent_runtime.services.planning_log import PlanningLog
 from agent_runtime.services.ports import Lease
 from agent_runtime.services.run import Run
 from agent_runtime.services.tool_registry import ToolRegistry
+from agent_runtime.storage.local_catalogue import LocalCatalogue
 from agent_steps import AGENT, LOOK, MODEL, SERVER, TOOLS, contract_of, step_started, tool_called
 from contracts import make_current_registry
 from memory_store import Memory, MemoryStore
@@ -92,6 +94,9 @@ class Servers:
             yield self
         finally:
             self.given_back += 1
+
+    def read_stderr(self, server_id: str) -> str:
+        return ""
 
     @property
     def connections(self) -> Counter[str]:
@@ -239,7 +244,7 @@ class Setting:
                 current,
                 Pauses(before_repetition=lambda _: 0.0),
             )
-            registry = ToolRegistry(current, self.servers, self.store, Judge())
+            registry = ToolRegistry(current, self.servers, self.store, Judge(), LocalCatalogue(self.store))
             planner = PlannerAgent(
                 self.planner,
                 registry,
@@ -248,6 +253,7 @@ class Setting:
                 start_s=5,
                 install_s=5,
                 approval=self.approval,
+                fleet=LocalFleet(),
             )
             async with asyncio.TaskGroup() as group:
                 watch = group.create_task(registry.watch(eager=False))

@@ -90,6 +90,11 @@ async def test_each_commit_follows_from_the_one_before_it(path: Path) -> None:
 
 async def test_the_commit_that_a_migration_writes_is_the_first_of_the_chain(path: Path) -> None:
     await write_commits(path, "a")
-    change(path, "DROP TABLE commits", "DROP TABLE planning_attempts", "PRAGMA user_version = 4")  # as it was before
+    later = (
+        *(f"DROP TABLE {table}" for table in ("commits", "planning_attempts", "agent_states")),
+        *(f"DROP INDEX {index}" for index in ("tasks_ended", "tasks_by_thread")),
+        "ALTER TABLE tasks DROP COLUMN thread",
+    )
+    change(path, *later, "PRAGMA user_version = 4")  # as it was before
     await write_commits(path, "b")
     assert types_of_chained_commits(path) == ["checkpoint", *["changes"] * 4]

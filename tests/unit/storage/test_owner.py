@@ -44,7 +44,7 @@ def test_the_owner_is_found_while_it_lives_and_not_after(tmp_path: Path) -> None
         assert found is not None
         assert found.url == "http://[::1]:1"
         assert found.started_at is not None
-        assert set(json.loads((data_dir / LOCK_FILE).read_text())) == {"pid", "url", "started_at"}
+        assert set(json.loads((data_dir / LOCK_FILE).read_text())) == {"pid", "url", "started_at", "brief"}
     assert find_owner(*home(data_dir)) is None
 
 

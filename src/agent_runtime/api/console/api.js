@@ -1,44 +1,17 @@
-// Calls of the service.
+// The client of the page. It sends the key, and follows streams as long as the page is open.
 
-import { withKey } from "./key.js";
+import { Client } from "../client.js";
+import { withKey } from "./session.js";
 
-// A refusal of the service, with its message. `outdated`: the task has changed since the page showed it.
-export class Refusal extends Error {
-  /** @param {number} status @param {string} detail */
-  constructor(status, detail) {
-    super(detail);
-    this.status = status;
-    this.outdated = status === 409 || status === 412;
-  }
+export const client = new Client(".", { fetch: withKey, awayMs: Infinity });
+
+/** Return the address of a part of a task, such as `planning`. @param {string} id @param {string} part */
+export const taskPath = (id, part) => `/v1/tasks/${encodeURIComponent(id)}/${part}`;
+
+/** Return a tool of the catalogue; none if the server offers no such tool. @param {string} server @param {string} name @returns {Promise<ToolView | undefined>} */
+export async function findTool(server, name) {
+  return (await client.listTools()).find((one) => one.server === server && one.tool === name);
 }
 
-/**
- * Parse JSON. An integer that JavaScript would round keeps its digits, and JSON.stringify writes them unchanged.
- * @param {string} text
- */
-function exact(text) {
-  const { rawJSON } = /** @type {{ rawJSON?: (text: string) => unknown }} */ (JSON);
-  /** @type {(name: string, value: unknown, context?: { source?: string }) => unknown} */
-  const keep = (_, value, context) => {
-    const digits = context?.source ?? "";
-    const rounded = typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(digits);
-    return rounded && rawJSON ? rawJSON(digits) : value;
-  };
-  return JSON.parse(text, keep);
-}
-
-// Send GET, or POST with a body: an object, or JSON as text. Return the parsed answer.
-/** @param {string} path @param {unknown} [body] */
-export async function call(path, body) {
-  const request = body === undefined ? {} : {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: typeof body === "string" ? body : JSON.stringify(body),
-  };
-  const response = await withKey(path, request);
-  const answer = await response.text().then(exact).catch(() => null);
-  if (!response.ok || answer === null) {
-    throw new Refusal(response.status, answer?.detail ?? `The service answered ${response.status} and gave no reason.`);
-  }
-  return answer;
-}
+/** Return the text of an error for people. @param {unknown} error */
+export const textOf = (error) => (error instanceof Error ? error.message : String(error));

@@ -4,7 +4,17 @@
 type Json = string | number | boolean | null | Json[] | { [name: string]: Json };
 
 interface ErrorView {
+  code: string;
   message: string;
+  step_id: string | null;
+}
+
+interface StoredResult {
+  text: string;
+  output: Json;
+  is_error: boolean;
+  cut: boolean;
+  size: number;
 }
 
 interface TouchView {
@@ -14,15 +24,47 @@ interface TouchView {
 }
 
 interface PreviewView {
-  effect: "read" | "write" | "destructive" | "unknown";
+  sentence: string;
+  likely_effect: "read" | "write" | "destructive" | "unknown";
+  effect_text: string;
   touches: TouchView[];
   waits_on: string[];
   asks: string | null;
   covers: string | null;
 }
 
+interface PlanPreview {
+  plan_digest: string | null;
+  as_of: string | null;
+  steps: PreviewView[];
+}
+
+interface DifferenceView {
+  from: Json;
+  to: Json;
+}
+
+interface SentencesView {
+  from: string | null;
+  to: string | null;
+}
+
+interface ChangeView {
+  step_id: string | null;
+  change: string;
+  fields: { [name: string]: DifferenceView };
+  sentence: SentencesView;
+}
+
+interface DiffView {
+  text: string;
+  changes: ChangeView[];
+}
+
 interface StepView {
   id: string;
+  server: string | null;
+  tool: string | null;
   status: string;
   attempts: number;
   output: string | null;
@@ -45,8 +87,15 @@ interface AttentionView {
   call_id: string;
   server: string;
   tool: string;
-  arguments: Json;
+  arguments: { [name: string]: Json };
   arguments_digest: string;
+  edited_by: string | null;
+  input_schema: object;
+  effect: "read" | "write" | "destructive" | "unknown";
+  idempotent: boolean;
+  hints: { [name: string]: boolean };
+  sent_at: string | null;
+  attempt: number;
   reason: string;
   needed_by: string[];
 }
@@ -66,7 +115,7 @@ interface InputView {
   server: string;
   tool: string;
   message: string;
-  schema: { properties: { [name: string]: { type?: string; default?: Json } } };
+  schema: { properties: { [name: string]: { type?: string; default?: Json } }; required?: string[] };
 }
 
 interface JournalChangedView {
@@ -92,7 +141,9 @@ interface ToolStep {
   kind: "tool";
   id: string;
   title: string;
+  reasoning?: string;
   when?: string | null;
+  depends_on?: string[];
   server: string;
   tool: string;
   arguments: { [name: string]: Json };
@@ -105,7 +156,9 @@ interface AgentStep {
   kind: "agent";
   id: string;
   title: string;
+  reasoning?: string;
   when?: string | null;
+  depends_on?: string[];
   instruction: string;
   tools: AllowedTool[];
   max_turns: number;
@@ -116,6 +169,10 @@ interface Budget {
   tool_calls: number | null;
   seconds: number | null;
   tokens?: number | null;
+}
+
+interface RerunView {
+  task_id: string;
 }
 
 interface Limits {
@@ -139,6 +196,7 @@ interface SummaryView {
   status: string;
   terminal: boolean;
   prompt: string;
+  metadata: { [name: string]: string };
   created_at: string | null;
   updated_at: string | null;
 }
@@ -148,18 +206,26 @@ interface PageView {
   next_cursor: string | null;
 }
 
+interface RevisionFailedView {
+  feedback: string;
+  code: string;
+  message: string;
+}
+
 interface TaskView extends SummaryView {
   plan_notes: string[];
   result: string | null;
   plan_object: Contract | null;
   plan_revision: number;
   plan_digest: string | null;
+  revision_failed: RevisionFailedView | null;
   steps: StepView[];
   approvals: ApprovalView[];
   attention: (AttentionView | InputView | JournalChangedView)[];
   waiting_for: WaitingView | null;
   cancel_requested: boolean;
   error: ErrorView | null;
+  rerun_of: RerunView | null;
   usage: UsageView;
 }
 
@@ -193,4 +259,78 @@ interface PlanningAttemptView {
 
 interface PlanningView {
   attempts: PlanningAttemptView[];
+}
+
+interface FunctionView {
+  name: string;
+  description: string;
+}
+
+interface TurnView {
+  asked: { [name: string]: Json }[];
+  answered: { [name: string]: Json }[];
+}
+
+interface ConversationView {
+  step_id: string;
+  functions: FunctionView[];
+  turns: TurnView[];
+}
+
+interface ConversationsView {
+  instructions: string;
+  conversations: ConversationView[];
+}
+
+interface CallerView {
+  name: string;
+  tenant: string;
+  scopes: string[];
+  via: string;
+}
+
+interface ServerStatusView {
+  id: string;
+  name: string;
+  type: string;
+  enabled: boolean;
+  connected: boolean;
+  circuit: string;
+  spares: number;
+  detail: string;
+  stderr: string;
+}
+
+interface RegistryChangesView {
+  added: string[];
+  changed: string[];
+  removed: string[];
+}
+
+interface ToolView {
+  server: string;
+  tool: string;
+  description: string | null;
+  input_schema: Json;
+  output_schema: Json;
+  effect: string | null;
+  idempotent: boolean | null;
+  approval: string | null;
+  status: string;
+  detail: string | null;
+}
+
+interface ModelView {
+  endpoint: string;
+  model: string | null;
+  api: string;
+  circuit: string;
+  output: string | null;
+  last_error: string | null;
+}
+
+interface ModelsStatusView {
+  planner: string;
+  revision_help: string | null;
+  model: ModelView | null;
 }

@@ -17,6 +17,7 @@ FOLDS: dict[type[ev.Event], Callable[[Task, Any, ev.EventRecord], Changes]] = {
     ev.PlanApproved: plans.fold_plan_decision,
     ev.PlanRejected: plans.fold_plan_decision,
     ev.PlanRevisionRequested: plans.fold_plan_decision,
+    ev.PlanRevisionFailed: plans.fold_plan_revision_failed,
     ev.PlanEdited: plans.fold_plan_edited,
     ev.PlanRepinned: plans.fold_plan_repinned,
     ev.TaskWaiting: tasks.fold_task_waiting,

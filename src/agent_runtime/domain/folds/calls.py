@@ -6,6 +6,7 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.asking import reason_to_ask
 from agent_runtime.domain.budget import exceeded_budget
 from agent_runtime.domain.call_rules import CallRefusedError, condition_outcome, parse_model_arguments
+from agent_runtime.domain.caller import EDITOR_SCOPES, allow
 from agent_runtime.domain.folds.base import (
     Changes,
     authors_with,
@@ -24,6 +25,7 @@ from agent_runtime.domain.task import (
     Approval,
     AskedCall,
     Call,
+    EditedArguments,
     StepState,
     StepStatus,
     Task,
@@ -67,6 +69,7 @@ def fold_tool_called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -
         event.attempt,
         event.timeout_s,
         waited=state.call.waited if state.call else 0,
+        sent_at=record.at,
     )
     return with_step(task, event.step_id, replace(state, call=call, sent=sent), tool_calls=task.tool_calls + 1)
 
@@ -84,12 +87,13 @@ def _check_proposed(
     if state.call is None and state.sent.count(allowed.key) >= allowed.max_calls:
         raise illegal(task, event, f"{allowed.key!r} may not be called more often")
     try:
-        given = digest(parse_model_arguments(pending.call.arguments))
+        edited = state.edited
+        given = edited.arguments_digest if edited else digest(parse_model_arguments(pending.call.arguments))
         wanted = digest(event.arguments)  # compared as digests: True equals 1 in Python, but not in JSON
     except (CallRefusedError, ValueError) as error:
         raise illegal(task, event, str(error)) from error
     if given != wanted:
-        raise illegal(task, event, "its arguments are not those that the model gave")
+        raise illegal(task, event, "its arguments are not those that the model gave, or a person put in their place")
 
 
 def _check_granted(task: Task, event: ev.ToolCalled, state: StepState) -> None:
@@ -108,8 +112,11 @@ def fold_call_approval_requested(task: Task, event: ev.CallApprovalRequested, re
             raise illegal(task, event, f"call {state.call.call_id!r} is open")
     else:
         _check_ready(task, event)
+        if state.edited and state.edited.arguments_digest != event.arguments_digest:
+            raise illegal(task, event, "its arguments are not those that a person put in the place of the plan's")
     asked = AskedCall(event.call_id, event.server, event.tool, event.arguments, event.arguments_digest, event.reason)
-    asking = replace(state, status=StepStatus.ASKING, asked=asked, started_at=state.started_at or record.at)
+    started_at = state.started_at or record.at
+    asking = replace(state, status=StepStatus.ASKING, asked=asked, asked_at=record.at, started_at=started_at)
     return with_step(task, event.step_id, asking, status=_S.NEEDS_ATTENTION)
 
 
@@ -123,10 +130,15 @@ def fold_call_decision(task: Task, event: ev.CallApproved | ev.CallDenied, recor
     by_agent = isinstance(task.plan_step(event.step_id), AgentStep)
     waiting = StepStatus.RUNNING if by_agent else StepStatus.PENDING
     denied = f"{event.actor} denied the call" + (f": {event.comment}" if event.comment else "")
-    authors = task.authors
+    authors, edited_digest = task.authors, None
     if isinstance(event, ev.CallApproved):
         check_approver(task, event)
         decision, decided = "approve", replace(state, status=waiting, asked=replace(asked, granted=True))
+        if edited := _read_edit(task, event):
+            edited_digest = edited.arguments_digest
+            asked = replace(asked, granted=True, arguments=edited.arguments, arguments_digest=edited_digest)
+            decided = replace(state, status=waiting, asked=asked, edited=edited)
+            authors = authors_with(task, event.actor)  # later steps use what follows from the arguments
     elif by_agent:
         decision, decided = "deny", _add_reply(replace(state, status=waiting), _refusal(denied))
         if event.comment:  # the model continues with the comment
@@ -135,9 +147,26 @@ def fold_call_decision(task: Task, event: ev.CallApproved | ev.CallDenied, recor
         decision = "deny"
         decided = replace(state, status=StepStatus.FAILED, code="call_denied", message=denied, ended_at=record.at)
     entry = Approval(
-        event.actor, record.at, decision, digest=event.arguments_digest, step_id=event.step_id, comment=event.comment
+        event.actor,
+        record.at,
+        decision,
+        digest=event.arguments_digest,
+        step_id=event.step_id,
+        comment=event.comment,
+        edited_digest=edited_digest,
     )
     return _settle_question(task, event.step_id, decided, entry, authors)
+
+
+def _read_edit(task: Task, event: ev.CallApproved) -> EditedArguments | None:
+    """Return the arguments that the approver edited, or None. Raises: IllegalTransitionError."""
+    if event.edited_arguments is None and event.edited_digest is None:
+        return None
+    if event.edited_arguments is None or digest(event.edited_arguments) != event.edited_digest:
+        raise illegal(task, event, "the digest is not that of the edited arguments")
+    if not all(allow(event.scopes, (scope,)) for scope in EDITOR_SCOPES):
+        raise illegal(task, event, f"{event.actor!r} may edit arguments only with the scopes submit and approve")
+    return EditedArguments(event.edited_arguments, event.edited_digest, event.actor)
 
 
 def _settle_question(task: Task, step_id: str, state: StepState, entry: Approval, authors: tuple[str, ...]) -> Changes:
@@ -150,8 +179,10 @@ def _settle_question(task: Task, step_id: str, state: StepState, entry: Approval
 def _add_reply(state: StepState, result: StoredResult) -> StepState:
     """Return the state after the model's current call is settled with this result."""
     turn = state.turns[-1]
+    if state.edited and state.call:  # it was sent, so the model must know with what
+        turn = replace(turn, edited={**turn.edited, len(turn.replies): state.edited.arguments})
     turns = (*state.turns[:-1], replace(turn, replies=(*turn.replies, result)))
-    return replace(state, turns=turns, call=None, asked=None)
+    return replace(state, turns=turns, call=None, asked=None, edited=None)
 
 
 def _refusal(message: str) -> StoredResult:
@@ -202,11 +233,11 @@ def fold_tool_denied(task: Task, event: ev.ToolDenied, _record: ev.EventRecord) 
     return with_step(task, event.step_id, _add_reply(state, refusal))
 
 
-def fold_step_outcome_unknown(task: Task, event: ev.StepOutcomeUnknown, _: ev.EventRecord) -> Changes:
+def fold_step_outcome_unknown(task: Task, event: ev.StepOutcomeUnknown, record: ev.EventRecord) -> Changes:
     state = expect_step(task, event, StepStatus.RUNNING)
     if state.open_call is None or state.open_call.call_id != event.call_id:
         raise illegal(task, event, f"call {event.call_id!r} is not open")
-    unknown = replace(state, status=StepStatus.UNKNOWN, message=event.reason, question=None)
+    unknown = replace(state, status=StepStatus.UNKNOWN, message=event.reason, question=None, asked_at=record.at)
     return with_step(task, event.step_id, unknown, status=_S.NEEDS_ATTENTION)
 
 
@@ -228,7 +259,7 @@ def _resolve(state: StepState, event: ev.StepResolved, at: datetime, *, by_agent
         case "retry":
             status = StepStatus.RUNNING if by_agent else StepStatus.PENDING
             sent = state.sent[:-1]  # the retry counts as the same use of the tool
-            return replace(state, status=status, call=None, asked=None, sent=sent, message=None)
+            return replace(state, status=status, call=None, asked=None, asked_at=None, sent=sent, message=None)
         case "done":
             text = "" if event.output is None else as_text(event.output)
             result = StoredResult(text=text, output=event.output, size=len(text.encode()))

@@ -7,7 +7,7 @@ from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.folds.base import Changes, authors_with, check_approver, check_not_cancelled, illegal
 from agent_runtime.domain.rerun import pin_rerun
 from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.task import Approval, StepState, StepStatus, Task
+from agent_runtime.domain.task import Approval, RevisionFailure, StepState, StepStatus, Task
 from agent_runtime.domain.values import digest
 
 _S = TaskStatus
@@ -25,6 +25,9 @@ def fold_plan(task: Task, event: ev.PlanProposed | ev.PlanEdited | ev.PlanRepinn
         "plan_revision": event.revision,
         "plan_digest": event.digest,
         "planned_at": record.at,
+        "revision_failure": None,
+        "authors": authors_with(task, task.feedback_by) if task.feedback_by else task.authors,
+        "feedback_by": None,
         "approved_by": None,
         "steps": _first_states(task, event),
         "usage": task.usage + event.usage if isinstance(event, ev.PlanProposed) else task.usage,
@@ -82,7 +85,7 @@ def fold_plan_decision(
     task: Task, event: ev.PlanApproved | ev.PlanRejected | ev.PlanRevisionRequested, record: ev.EventRecord
 ) -> Changes:
     _check_current_plan(task, event)
-    changes: Changes = {}
+    changes: Changes = {"revision_failure": None}
     match event:
         case ev.PlanApproved():
             check_approver(task, event)
@@ -94,9 +97,22 @@ def fold_plan_decision(
             # The plan stays: the planner starts from it. It cannot be approved, as the task no longer awaits approval.
             status, decision, note = _S.PENDING, "revise", event.feedback
             changes["feedback"] = (*task.feedback, event.feedback)
-            changes["authors"] = authors_with(task, event.actor)
+            changes["feedback_by"] = event.actor
     entry = Approval(event.actor, record.at, decision, digest=event.digest, comment=note)
     return {**changes, "status": status, "approvals": (*task.approvals, entry)}
+
+
+def fold_plan_revision_failed(task: Task, event: ev.PlanRevisionFailed, record: ev.EventRecord) -> Changes:
+    """Return to the plan before the feedback. Whoever gave it has shaped nothing, and no planner is told it again."""
+    _check_current_plan(task, event)
+    return {
+        "status": _S.AWAITING_APPROVAL,
+        "planned_at": record.at,
+        "feedback": task.feedback[:-1],
+        "feedback_by": None,
+        "revision_failure": RevisionFailure(task.feedback[-1], event.code, event.message),
+        "usage": task.usage + event.usage,
+    }
 
 
 def fold_task_expired(task: Task, event: ev.TaskExpired, _: ev.EventRecord) -> Changes:

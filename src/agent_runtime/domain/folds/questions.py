@@ -15,7 +15,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Approval, AskedInput, StepState, StepStatus, Task
 
 
-def fold_input_requested(task: Task, event: ev.InputRequested, _: ev.EventRecord) -> Changes:
+def fold_input_requested(task: Task, event: ev.InputRequested, record: ev.EventRecord) -> Changes:
     state = expect_step(task, event, StepStatus.RUNNING)
     check_not_cancelled(task, event)
     call = state.open_call
@@ -26,7 +26,8 @@ def fold_input_requested(task: Task, event: ev.InputRequested, _: ev.EventRecord
     question = AskedInput(
         event.question_id, event.call_id, event.server, event.tool, event.message, event.requested_schema
     )
-    return with_step(task, event.step_id, replace(state, question=question), status=TaskStatus.NEEDS_ATTENTION)
+    asking = replace(state, question=question, asked_at=record.at)
+    return with_step(task, event.step_id, asking, status=TaskStatus.NEEDS_ATTENTION)
 
 
 def fold_input_answered(task: Task, event: ev.InputAnswered, record: ev.EventRecord) -> Changes:

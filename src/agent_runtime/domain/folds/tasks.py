@@ -22,6 +22,7 @@ def fold_task_submitted(_: Task, event: ev.TaskSubmitted, record: ev.EventRecord
         "request_key": event.request_key,
         "request_digest": event.request_digest,
         "rerun": event.rerun,
+        "thread": event.thread,
         "created_at": record.at,
     }
 

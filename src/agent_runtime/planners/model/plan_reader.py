@@ -7,9 +7,10 @@ References and conditions are never rewritten. What no rule covers is left to th
 * *wrapped*: `{"plan": {...}}` is the plan inside, also where a string holds it; `{"plan": [...]}` and a bare list of
   steps are the steps;
 * *not for a model to say*: `preapproved` is dropped from every step, whatever its value;
-* *remarks*: fields that only comment (`REMARKS`) are dropped; every other unknown field is a fault;
+* *remarks*: fields that only comment (`REMARKS`) are dropped; every other unknown field is a fault. The `reasoning` of
+  a step is kept if it is text, as much of it as a plan may hold;
 * *nothing said*: optional fields that are `null` are dropped, and so are fields of the other kind of step that are
-  `null` or empty, and a blank `when` or title;
+  `null` or empty, and a blank `when`, title or reasoning;
 * *kind*: a step with a `tool` is a tool step, one with an `instruction` an agent step;
 * *arguments*: `args`, `parameters`, `params` or `input` are the arguments if nothing else is; a string that is a JSON
   object is that object, also within them where the tool takes an object and no text;
@@ -29,12 +30,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pydantic import ValidationError
 
 from agent_runtime.domain.errors import Fault, InvalidPlanError
-from agent_runtime.domain.plan import FREE_FIELDS, AgentStep, AllowedTool, Plan, ToolStep
+from agent_runtime.domain.plan import FREE_FIELDS, LONGEST_REASONING, AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.values import JsonObject, JsonValue, has_more_parts
 from agent_runtime.planners.model.argument_schema import read_json_texts
 from agent_runtime.planners.model.json_answer import JsonPiece, NoJsonError, find_pieces, read_object
-from agent_runtime.text.escaping import is_blank
+from agent_runtime.text.escaping import cut, is_blank
 
 REMARKS = frozenset(
     {"comment", "description", "explanation", "note", "notes", "output", "purpose", "rationale", "reason", "reasoning"}
@@ -45,7 +46,7 @@ REMARKS = frozenset(
 _FOR_PEOPLE = frozenset({"preapproved"})
 """Fields of a step that only a person sets."""
 
-_MAY_BE_LEFT_OUT = frozenset({"title", "when"})
+_MAY_BE_LEFT_OUT = frozenset({"title", "when", "reasoning"})
 
 _PLAN_FIELDS = frozenset(Plan.model_fields)
 _TOOL_FIELDS = frozenset(ToolStep.model_fields)
@@ -228,6 +229,8 @@ def _drop_fields(step: JsonObject) -> JsonObject:
     own, other = (_AGENT_FIELDS, _TOOL_FIELDS) if step.get("kind") == "agent" else (_TOOL_FIELDS, _AGENT_FIELDS)
     foreign = other - own
     kept = _remove_fields(step, REMARKS | _FOR_PEOPLE)
+    if isinstance(said := step.get("reasoning"), str):
+        kept["reasoning"] = cut(said, LONGEST_REASONING)
     return {
         name: value
         for name, value in kept.items()

@@ -112,6 +112,7 @@ def _make_object_schema(required: JsonObject, optional: JsonObject) -> JsonObjec
 _ID = _make_text_schema("s1, s2, ...")
 _TITLE = _make_text_schema("What the step does, for a person")
 _AFTER: JsonObject = {
+    "reasoning": _make_text_schema("Why the step is needed, in one sentence, for the person who approves"),
     "depends_on": {"type": "array", "items": {"type": "string"}},
     "when": _make_text_schema("A condition; leave it out if the step always runs"),
 }

@@ -10,7 +10,7 @@ is free text is cleaned and ends its line, so that it can be taken for nothing e
 import re
 from collections.abc import Iterator
 
-from agent_runtime.domain.tools import Tool
+from agent_runtime.domain.tools import Effect, Tool
 from agent_runtime.domain.values import JsonObject, JsonValue
 from agent_runtime.planners.model.argument_schema import JSON_TEXT, fit_arguments, resolve_schema
 from agent_runtime.planners.model.cleaning import clean
@@ -122,8 +122,17 @@ def _write_names(fitted: JsonObject) -> str:
 
 
 def _write_rest(tool: Tool, limit: int) -> str:
-    effect = f"[{tool.effect}, idempotent]" if tool.idempotent else f"[{tool.effect}]"
-    return f"{effect} {_describe(tool.definition.description or tool.definition.title, limit)}".rstrip()
+    return (
+        f"[{_describe_effect(tool)}] {_describe(tool.definition.description or tool.definition.title, limit)}".rstrip()
+    )
+
+
+def _describe_effect(tool: Tool) -> str:
+    """Return the effect, and whether the tool is idempotent where that is not what one expects of the effect."""
+    reads = tool.effect is Effect.READ
+    if tool.idempotent is reads:
+        return str(tool.effect)
+    return f"{tool.effect}, {'not ' if reads else ''}idempotent"
 
 
 def _describe(text: JsonValue, limit: int) -> str:

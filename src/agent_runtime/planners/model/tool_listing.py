@@ -122,21 +122,19 @@ def find_nearest(tools: Sequence[Tool], name: str, count: int) -> list[Tool]:
 @lru_cache(maxsize=4)
 def _list_in_full(listed: tuple[ListedTool, ...], limit: int, notes: bool) -> ShownTools | None:  # noqa: FBT001 - the key of a cache
     """Return all tools in full; None if that exceeds `limit` bytes."""
-    entries = [_get_full_entry(one, notes=notes) for one in listed]
-    if sum(_measure(entry) for entry in entries) > limit:
+    entries = _FullEntries(notes=notes)
+    if not all(entries.add(one, limit) for one in listed):
         return None
-    return ShownTools(_fence(entries), frozenset(one.tool.key for one in listed))
+    return ShownTools(_fence(entries.lines), frozenset(one.tool.key for one in listed))
 
 
 def _list_within(ranked: Sequence[ListedTool], limit: int, *, notes: bool) -> ShownTools:
+    entries = _FullEntries(notes=notes)
     full: list[ListedTool] = []
     rest: list[ListedTool] = []
-    used = 0
     for one in ranked:
-        size = _measure(_get_full_entry(one, notes=notes))
-        fits = used + size <= limit * _FULL_SHARE
-        (full if fits else rest).append(one)
-        used += size if fits else 0
+        (full if entries.add(one, limit * _FULL_SHARE) else rest).append(one)
+    used = entries.size
     brief: list[str] = []
     for one in rest:
         size = _measure(_get_brief_entry(one))
@@ -144,7 +142,7 @@ def _list_within(ranked: Sequence[ListedTool], limit: int, *, notes: bool) -> Sh
             break
         brief.append(_get_brief_entry(one))
         used += size
-    lines = [_get_full_entry(one, notes=notes) for one in full] + brief
+    lines = entries.lines + brief
     if len(brief) < len(rest):
         lines.append(f"({len(rest) - len(brief)} more tools were left out)")
     return ShownTools(_fence(lines), frozenset(one.tool.key for one in full))
@@ -169,6 +167,32 @@ def _find_words(tool: Tool) -> tuple[str, ...]:
     )
     described = (tool.definition.description or "")[:_DESCRIPTION]
     return tuple(split_words(f"{name} {described} {' '.join(list_argument_names(tool))}"))
+
+
+class _FullEntries:
+    """The full entries of a listing, in its order.
+
+    A line on an argument is left out where the newest one of the same server on that name is equal.
+    """
+
+    def __init__(self, *, notes: bool) -> None:
+        self._notes = notes
+        self._said: dict[tuple[str, str], str] = {}
+        self.lines: list[str] = []
+        self.size = 0
+
+    def add(self, one: ListedTool, limit: float) -> bool:
+        """Add the entry of a tool unless all together would exceed `limit` bytes. Return whether it was added."""
+        head, *notes = _get_full_entry(one, notes=self._notes).split("\n")
+        said = [((one.tool.server, note.partition(":")[0]), note) for note in notes]
+        entry = "\n".join((head, *(note for argument, note in said if self._said.get(argument) != note)))
+        size = _measure(entry)
+        if self.size + size > limit:
+            return False
+        self.lines.append(entry)
+        self.size += size
+        self._said.update(said)
+        return True
 
 
 def _get_full_entry(one: ListedTool, *, notes: bool) -> str:

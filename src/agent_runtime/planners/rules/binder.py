@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent_runtime.domain.plan import ToolStep
+from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.references import escape
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.formulas import build_expression, is_plain, show_expression, to_number
 from agent_runtime.planners.rules.memory import StepResult
 from agent_runtime.planners.rules.paths import Paths
-from agent_runtime.planners.rules.steps import Steps, escape
+from agent_runtime.planners.rules.revising import Wish, WishError, apply_wish
+from agent_runtime.planners.rules.steps import Steps
 
 _BASIC = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
 _RESULTS = {"+": "sum", "-": "difference", "*": "product", "/": "quotient"}
@@ -27,8 +29,21 @@ class Binder:
         self._last: m.Action | None = None
 
     @property
-    def steps(self) -> tuple[ToolStep, ...]:
+    def steps(self) -> tuple[ToolStep | AgentStep, ...]:
         return self._steps.all
+
+    def take_over(self, steps: tuple[ToolStep | AgentStep, ...]) -> None:
+        """Continue with these steps instead of those so far. What is remembered stays."""
+        self._steps.all = steps
+
+    def change(self, part: str, wish: Wish) -> None:
+        """Change the steps so far. Raises: PlanningError."""
+        self._memory.part = part
+        try:
+            self._steps.all, (old, new) = apply_wish(self._steps.all, wish)
+        except WishError as error:
+            raise self._steps.make_refusal(str(error)) from None
+        self._memory.exchange_file(old, new)
 
     def take(self, part: str, action: m.Action) -> None:
         """Add the steps of one instruction. Raises: PlanningError."""
@@ -40,6 +55,12 @@ class Binder:
                 self._memory.remember(self._to_number(value))
             case m.Write():
                 self._write(action)
+            case m.Transfer():
+                self._transfer(action)
+            case m.DeleteFiles(files):
+                for file in files:
+                    path = self._paths.find_file(file)
+                    self._steps.add("delete_file", {"path": path}, f"Delete {path}")
             case m.AddTo(what, to):
                 self._add_to(what, to)
             case m.MakeFolders(folders, inside):
@@ -50,6 +71,8 @@ class Binder:
             case m.EndTodos(tool, todos):
                 for todo in todos:
                     self._end_todo(tool, todo)
+            case m.If() | m.IfExists():
+                self._steps.condition = self._make_condition(action)
             case m.Nothing():
                 pass
         self._last = action
@@ -111,6 +134,39 @@ class Binder:
         if not isinstance(action.content, m.Back):
             self._memory.remember(StepResult("written", file=self._memory.file))
 
+    def _transfer(self, action: m.Transfer) -> None:
+        source = self._paths.find_file(action.file)
+        if isinstance(action.to, m.Folder):
+            name = m.NamedFile(source.rpartition("/")[2], action.to)
+        elif action.renames and "/" in source and action.to.folder == m.ROOT and "/" not in action.to.path:
+            folder = source.rpartition("/")[0]
+            raise self._steps.make_refusal(
+                f'is ambiguous: the file may stay in its folder or leave it; say "to {folder}/{action.to.path}", or '
+                f'"move {source} to {action.to.path}"'
+            )
+        else:
+            name = action.to
+        if action.tool == "copy_file" and not self._steps.toolbox.has("copy_file"):
+            self._write(m.Write(m.Contents(action.file), (name,)))
+            return
+        destination = self._paths.find_file(name, writing=True)
+        done = "Copy" if action.tool == "copy_file" else "Rename" if action.renames else "Move"
+        title = f"{done} {source} to {destination}"
+        self._steps.add(action.tool, {"source": source, "destination": destination}, title)
+        self._memory.remember(StepResult("written", file=destination))
+
+    def _make_condition(self, condition: m.Condition) -> str:
+        """Add the steps that a condition needs, and return it. Raises: PlanningError."""
+        if isinstance(condition, m.IfExists):
+            if set('"\\{}') & set(condition.path):
+                raise self._steps.make_refusal("names a file with marks that no condition can hold")
+            found = self._paths.search(m.Search(condition.path))
+            if found.files is None:
+                raise self._steps.make_refusal("asks whether a file exists, which this file server says only as text")
+            self._memory.file = condition.path
+            return f'"{condition.path}" {"not in" if condition.no else "in"} ${{{found.files}}}'
+        return f"{self._to_number(condition.value).number} {condition.comparison}"
+
     def _make_content(self, value: m.Value) -> str:
         if isinstance(value, m.Literally):
             return escape(value.text)
@@ -147,16 +203,33 @@ class Binder:
     def _end_todo(self, tool: str, todo: m.WhichTodo) -> None:
         done = "Complete" if tool == "complete" else "Delete"
         latest = self._memory.latest
-        if todo.id is not None:
+        if todo.every is not None:
+            self._end_todos(tool, todo.every)
+        elif todo.id is not None:
             self._steps.add(f"todo.{tool}", {"id": todo.id}, f"{done} todo {todo.id}")
+        elif todo.text is not None and todo.partly and tool == "delete":
+            raise self._steps.make_refusal(
+                "does not name the todo that it deletes: say its number, as in 'delete todo 3', or its whole text, as "
+                "in 'delete the todo \"buy milk\"'; 'list my todos' shows both"
+            )
         elif todo.text is not None:
-            self._steps.add(f"todo.{tool}", {"text": escape(todo.text)}, f"{done} the todo about {todo.text}")
+            about = "about " if tool == "complete" else ""
+            self._steps.add(f"todo.{tool}", {"text": escape(todo.text)}, f"{done} the todo {about}{todo.text}")
         elif latest is None or latest.todo is None:
             raise self._steps.make_refusal(
                 "is ambiguous: no todo was spoken of just before; name it by its number or its text"
             )
         else:
             self._steps.add(f"todo.{tool}", {"id": latest.todo}, f"{done} that todo")
+
+    def _end_todos(self, tool: str, status: m.Status) -> None:
+        if tool == "complete" and status == "done":
+            raise self._steps.make_refusal("asks to complete what is done already")
+        if tool == "complete":
+            self._steps.add("todo.complete_all", {}, "Complete all open todos")
+        else:
+            named = "all todos" if status == "all" else f"all {status} todos"
+            self._steps.add("todo.delete_all", {"status": status}, f"Delete {named}")
 
     # Values
 
@@ -169,6 +242,8 @@ class Binder:
                 return StepResult("literal", text=escape(text))
             case m.Contents(file):
                 return self._make_contents(file)
+            case m.AllContents(folder):
+                return self._paths.read_all(folder)
             case m.WebPage(url):
                 return self._steps.make("document", "fetch", {"url": escape(url)}, f"Fetch {url}")
             case m.Summary(of, sentences):
@@ -181,12 +256,16 @@ class Binder:
                 return taken or self._count(of, measure)
             case m.HowMany(of):
                 return self._count_items(of)
-            case m.FirstLines(of, lines):
-                title = "Take the first line" if lines == 1 else f"Take the first {lines} lines"
-                return self._steps.make("found", "head", {"text": self._make_text(of), "lines": lines}, title)
-            case m.LinesWith(of, query):
+            case m.SomeLines(of, lines, end):
+                which = "first" if end == "head" else "last"
+                title = f"Take the {which} line" if lines == 1 else f"Take the {which} {lines} lines"
+                return self._steps.make("found", end, {"text": self._make_text(of), "lines": lines}, title)
+            case m.LinesWith(of, query, each):
                 arguments = {"text": self._make_text(of), "query": escape(query)}
-                return self._steps.make("found", "find", arguments, f"Find the lines with {query}", many="count")
+                many = "occurrences" if each else "count"
+                return self._steps.make("found", "find", arguments, f"Find the lines with {query}", many=many)
+            case m.Today():
+                return self._steps.make("date", "today", {}, "Look up today's date")
             case m.Info(file):
                 path = self._paths.find_file(file)
                 return self._steps.make("info", "file_info", {"path": path}, f"Look up the details of {path}")

@@ -1,7 +1,7 @@
 """Splits a prompt into instructions: at line ends, at sentences, and at connectives before a verb."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent_runtime.planners.rules.frames import TABLE
 from agent_runtime.planners.rules.lexer import Token
@@ -40,6 +40,7 @@ _BEFORE_GERUND = {
     ("besides",),
 }
 _ENDINGS = frozenset(".!?")
+_LINE_ENDS = frozenset("\n;")
 _COURTESIES_AT_MOST = 8
 
 
@@ -74,12 +75,16 @@ _GERUNDS = {gerund: verb for verb in {*_VERBS, *UNSUPPORTED} for gerund in _make
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One instruction. `courtesy` was cut off its end, with no comma before it; `whole` still includes it."""
+    """One instruction. `courtesy` was cut off its end, with no comma before it; `whole` still includes it.
+
+    `ends`: it ends a sentence or a line.
+    """
 
     tokens: tuple[Token, ...]
     ending: str = ""
     courtesy: str = ""
     whole: tuple[Token, ...] = ()
+    ends: bool = False
 
     def text(self, source: str) -> str:
         return source[self.tokens[0].start : self.tokens[-1].end] if self.tokens else ""
@@ -102,7 +107,7 @@ def split_clauses(source: str, tokens: Sequence[Token], takes_block: Callable[[C
                 yield whole
                 return
         ending = tokens[at].text if at < len(tokens) and tokens[at].key in _ENDINGS else ""
-        yield _trim(piece, ending)
+        yield replace(_trim(piece, ending), ends=bool(ending) or at == len(tokens) or tokens[at].key in _LINE_ENDS)
         start = resume
 
 
@@ -223,6 +228,8 @@ def starts_instruction(tokens: Sequence[Token], at: int) -> bool:
     if word in NEGATIONS or (word == "do" and after is not None and after.key == "not"):
         return True
     if word in UNSUPPORTED and word not in CONTENT_WORDS and word not in _VERBS:
+        return True
+    if word == "if" and after is not None:
         return True
     if word in {"one", "another"} and after is not None:
         return after.key in {"to", "for", "about", ":", "one", "todo", "task", "saying", "called"}

@@ -6,6 +6,7 @@ from typing import Literal
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.patterns import Table
 from agent_runtime.planners.rules.sums import SUMS, show
+from agent_runtime.planners.rules.transfers import TRANSFERS
 from agent_runtime.planners.rules.values import IT, Row
 from agent_runtime.planners.rules.vocabulary import WORDS
 
@@ -30,17 +31,14 @@ def _write_in_folder(content: m.Value, file: m.File, folder: m.Folder) -> m.Acti
     return m.Write(content, (m.NamedFile(file.path, folder),))
 
 
-def _copy_to_folder(file: m.File, folder: m.Folder) -> m.Action | None:
-    if not isinstance(file, m.NamedFile):
-        return None
-    return m.Write(m.Contents(file), (m.NamedFile(file.path.rpartition("/")[2], folder),))
-
-
 def _write_page(page: m.WebPage, files: tuple[m.File, ...]) -> m.Action:
     return m.Write(page, files)
 
 
 def _copy(content: m.Value, files: tuple[m.File, ...]) -> m.Action | None:
+    match content, files:
+        case m.Contents(file=m.NamedFile() as file, outright=False), (m.NamedFile() as to,):
+            return m.Transfer("copy_file", file, to)
     return None if isinstance(content, m.Literally | m.Number) else m.Write(content, files)
 
 
@@ -134,6 +132,7 @@ _TODOS: list[Row] = [
     ("$finish <t=todos> today|off?", _end("complete")),
     ("cross|strike|tick|check <t=todos> off my|the todo|task? list", _end("complete")),
     ("<t=named_todos> is|are $finished", _end("complete")),
+    ("i'm|i_am? done_with <t=named_todos>", _end("complete")),
     ("i|we have? finished|completed|done|did <t=named_todos>", _end("complete")),
     ("$delete <t=todos> from|off|on|out_of|in $one $todolist", _end("delete")),
     ("$delete <t=named_todos>", _end("delete")),
@@ -157,7 +156,6 @@ _SAID = (
     "with_the_text|containing|with_content"
 )
 _WRITING: list[Row] = [
-    ("copy|duplicate|clone|back_up|backup <file> $at <folder=surely>", _copy_to_folder),
     ("$copy <content=bounded> to|into|as|in|onto|under|over <files>", _copy),
     (
         (
@@ -171,7 +169,7 @@ _WRITING: list[Row] = [
         "$at <folder=surely> ,? $make <file=newfile> with|and content|contents|text|message|body :? <content=marked>",
         _write_in_folder,
     ),
-    ("$make <file=newfile> $with <content=givenbounded> in it", _write),
+    ("$make <file=newfile> $with <content=givenbounded> in_it|inside|inside_it", _write),
     *[
         row
         for holding, content, bounded in (("$holding", "content", "bounded"), ("$with", "given", "givenbounded"))
@@ -234,7 +232,10 @@ _TEXTS: list[Row] = [
     ("$summarize <values=texts>", lambda values: m.Show(tuple(m.Summary(value) for value in values))),
     ("summarize|summarise|recap", lambda: show(m.Summary(IT))),
     (
-        "count how_many? $the? $short? <measure> there_are|are? in|of|from|inside|within|for <values=texts>",
+        (
+            "count how_many|the_number_of? $the? $short? <measure> there_are|are? in|of|from|inside|within|for "
+            "<values=texts>"
+        ),
         lambda measure, values: m.Show(tuple(m.Count(value, measure) for value in values)),
     ),
     (
@@ -244,7 +245,8 @@ _TEXTS: list[Row] = [
     ("count its|their|the|all_the|all|how_many? <measure>", lambda measure: show(m.Count(IT, measure))),
     ("count <of=things>", lambda of: show(m.HowMany(of))),
     ("count them|those|these", lambda: show(m.HowMany(m.Back("any", "them")))),
-    ("head <file>", lambda file: show(m.FirstLines(m.Contents(file), 10))),
+    ("head <file>", lambda file: show(m.SomeLines(m.Contents(file), 10))),
+    ("tail <file>", lambda file: show(m.SomeLines(m.Contents(file), 10, "tail"))),
     (
         "find|search_for|look_for|locate <name=filename> in|inside|within|under <folder=surely>",
         lambda name, folder: show(m.Search(name, folder)),
@@ -283,6 +285,10 @@ _TEXTS: list[Row] = [
         lambda query, folder: show(m.Search("*", folder, query)),
     ),
     (
+        "in|inside|within <of=text> ,? find|search_for|look_for|locate $the? $lines? $containing? word|text? <query>",
+        lambda of, query: show(m.LinesWith(of, query)),
+    ),
+    (
         (
             "find|search_for|look_for|grep|search|locate $the? word|text|phrase|string? <query> in|inside|"
             "within|through <of=text>"
@@ -304,6 +310,7 @@ _SHOWING: list[Row] = [
     ("ls|dir <folder=oneword>", lambda folder: show(m.Listing(folder))),
     ("list $me? <values>", _readable),
     ("list <folder=oneword>", lambda folder: show(m.Listing(folder))),
+    ("read|open|load|cat <files=allfiles>", lambda files: m.Show((files,))),
     ("$read $me? <file> out_loud|aloud|out|back|again|to_me|for_me?", _read),
     ("$read $me? <values> out_loud|aloud|out|back|again|to_me|for_me?", _to_be_read),
     (
@@ -320,4 +327,4 @@ _SHOWING: list[Row] = [
         m.Show,
     ),
 ]
-TABLE = Table([*_TODOS, *SUMS, *_WRITING, *_FOLDERS, *_PAGES, *_TEXTS, *_SHOWING], WORDS)
+TABLE = Table([*_TODOS, *TRANSFERS, *SUMS, *_WRITING, *_FOLDERS, *_PAGES, *_TEXTS, *_SHOWING], WORDS)

@@ -41,6 +41,9 @@ _HOW = word_set(
 )
 _BEFORE_HOW = (["in"], ["as"], ["using"])
 _NO_TEXTS = MARKS | word_set("in to into on at of for from with me us you him her here there now")
+_BEFORE_MARK = DETERMINERS | word_set("new short simple exact exactly only just following single")
+_BROKEN_OFF = SEPARATORS | word_set("to into in on of with the a an or")
+"""Words that no text of its own ends with."""
 _DESCRIBING = word_set("about regarding for of on explaining describing concerning to with from in that which like")
 
 
@@ -51,7 +54,7 @@ def strip_markers(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
     """
     rest = tokens
     at = 0
-    while at < len(rest) and rest[at].key in DETERMINERS | {"new", "short", "simple", "exact", "following", "single"}:
+    while at < len(rest) and rest[at].key in _BEFORE_MARK:
         at += 1
     noun = at < len(rest) and rest[at].key in MARKS
     after = at + 1 if noun else at
@@ -89,6 +92,8 @@ def find_doubt(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool = 
     said = next((word for word in words if word in negations or word in CONDITIONS), None)
     if said:
         return f"holds the word {said!r}, which may be a condition on the instruction: {QUOTE_IT}"
+    if len(words) > 1 and words[-1] in _BROKEN_OFF:
+        return f"breaks off with {words[-1]!r}: {QUOTE_IT}"
     if files and any(token.kind in {"file", "glob"} for token in tokens):
         return f"may mean a file and not its name: {QUOTE_IT}"
     if any(word in _BACKS and at + 1 == len(words) for at, word in enumerate(words)) or _joins_reference(words):

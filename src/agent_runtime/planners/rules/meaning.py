@@ -52,10 +52,13 @@ class FileBack:
 
 @dataclass(frozen=True, slots=True)
 class SomeFile:
-    """The file number `index` (from 0) of the last listing or search, else of a new listing of the folder."""
+    """The file number `index` (from 0) of the last listing or search, else of a new listing of the folder.
+
+    None stands for any file, as in `read a file`.
+    """
 
     said: str
-    index: int = 0
+    index: int | None = None
     folder: Folder | None = None
 
 
@@ -68,6 +71,13 @@ class Contents:
 
     file: File
     outright: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AllContents:
+    """The contents of all text files in a folder, one after the other."""
+
+    folder: Folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +111,21 @@ class HowMany:
 
 
 @dataclass(frozen=True, slots=True)
-class FirstLines:
+class SomeLines:
+    """The first lines of a text (`head`), or the last (`tail`)."""
+
     of: "Value"
     lines: int
+    end: Literal["head", "tail"] = "head"
 
 
 @dataclass(frozen=True, slots=True)
 class LinesWith:
+    """The lines that hold a text. `each`: every occurrence counts, also several in one line."""
+
     of: "Value"
     query: str
+    each: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +155,11 @@ class Todos:
 
 
 @dataclass(frozen=True, slots=True)
+class Today:
+    """The date of the day when the plan runs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Number:
     """A number in decimal digits."""
 
@@ -164,16 +185,18 @@ Value = (
     Literally
     | Back
     | Contents
+    | AllContents
     | WebPage
     | Summary
     | Count
     | HowMany
-    | FirstLines
+    | SomeLines
     | LinesWith
     | Listing
     | Search
     | Info
     | Todos
+    | Today
     | Number
     | Operation
     | Formula
@@ -202,6 +225,21 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfer:
+    """Copy or move a file, to a path or into a folder. `renames`: only its name is to change."""
+
+    tool: Literal["copy_file", "move_file"]
+    file: File
+    to: NamedFile | Folder
+    renames: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFiles:
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AddTo:
     """`add X to it`, which is a sum or an addition to a file; earlier instructions decide."""
 
@@ -225,10 +263,15 @@ class AddTodos:
 
 @dataclass(frozen=True, slots=True)
 class WhichTodo:
-    """A todo by its id or its text; with neither, the one mentioned last."""
+    """A todo by its id or its text; with neither, the one mentioned last. `partly`: the text may be a part of its.
+
+    `every`: all todos in this status instead of one.
+    """
 
     id: int | None = None
     text: str | None = None
+    partly: bool = False
+    every: Status | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +287,26 @@ class Nothing:
     """A courtesy: understood, with nothing to do."""
 
 
-Action = Show | Focus | Write | AddTo | MakeFolders | AddTodos | EndTodos | Nothing
+@dataclass(frozen=True, slots=True)
+class If:
+    """The rest of the sentence is done only if this number compares so, as in `> 100`."""
+
+    value: Value
+    comparison: str
+
+
+@dataclass(frozen=True, slots=True)
+class IfExists:
+    """The rest of the sentence is done only if there is this file; with `no`, only if there is none."""
+
+    path: str
+    no: bool = False
+
+
+Condition = If | IfExists
+Action = (
+    Show | Focus | Write | Transfer | DeleteFiles | AddTo | MakeFolders | AddTodos | EndTodos | If | IfExists | Nothing
+)
 
 
 def urls_in(meaning: object) -> Iterator[str]:

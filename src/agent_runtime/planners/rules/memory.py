@@ -1,7 +1,7 @@
 """The results so far, and which of them `it`, `the count` or `that file` refers to."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent_runtime.domain.errors import PlanningError
 from agent_runtime.domain.values import JsonValue
@@ -28,8 +28,8 @@ class StepResult:
     """A result of earlier steps, as templates for each of its forms; None for a form that it lacks.
 
     `kind` says what it is. `file` is the path where it is stored. `files` is the start of a reference to a list of
-    paths. `lists` is the folder that it lists. `many` is the number of its items. `members` are several results at
-    once, each remembered before.
+    paths, `longest` a reference to the path of the longest text among them. `lists` is the folder that it lists. `many`
+    is the number of its items. `members` are several results at once, each remembered before.
     """
 
     kind: str
@@ -37,6 +37,7 @@ class StepResult:
     number: JsonValue = None
     file: str | None = None
     files: str | None = None
+    longest: str | None = None
     lists: str | None = None
     many: str | None = None
     todo: str | None = None
@@ -57,6 +58,16 @@ class Memory:
     def remember(self, got: StepResult) -> StepResult:
         self._got.append(got)
         return got
+
+    def exchange_file(self, old: JsonValue, new: JsonValue) -> None:
+        """Remember a file by its new path. With None, what was written is forgotten, because it may not be any more."""
+        if isinstance(new, str):
+            self.file = new if self.file == old else self.file
+            self._got = [
+                replace(got, file=new) if got.file is not None and got.file == old else got for got in self._got
+            ]
+        elif new is None:
+            self._got = [got for got in self._got if got.kind != "written"]
 
     @property
     def latest(self) -> StepResult | None:

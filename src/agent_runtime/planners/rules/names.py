@@ -30,7 +30,8 @@ _BEFORE_NAME = word_set("the a an this that existing its")
 FILE_NOUNS = frozenset({"file", "document", "textfile"})
 _FOLDER = frozenset({"folder", "directory", "dir", "subfolder", "subdirectory"})
 _CALLED = [
-    ("called",), ("named",), ("titled",), ("with", "the", "name"), ("by", "the", "name", "of"), ("with", "name"),
+    ("called",), ("named",), ("at",), ("titled",), ("with", "the", "name"), ("by", "the", "name", "of"),
+    ("with", "name"),
     ("whose", "name", "is"), ("name",), (":",), ("known", "as"), ("with", "the", "filename"),
     ("with", "the", "file", "name"), ("with", "filename"),
 ]  # fmt: skip
@@ -233,7 +234,7 @@ def read_folder(tokens: Sequence[Token], *, sure: bool = False) -> Folder | None
 
 def _read_bare_folder(tokens: Sequence[Token], *, sure: bool) -> Folder | None:
     words = keys_of(tokens)
-    if words == ("sample", "data") or (len(words) == 1 and words[0] in _HERE):
+    if words == ("sample", "data") or (words and _HERE.issuperset(words)):
         return ROOT if sure or words[0] not in _HERE or "sample" in words[0] else None
     if words and words[-1] in _FOLDER:
         return _read_bare_folder(tokens[:-1], sure=sure)

@@ -112,6 +112,12 @@ def read_count(tokens: Sequence[Token]) -> int | None:
     return int(value.text) if reader.at == len(tokens) else None
 
 
+def read_numeral(token: Token) -> str | None:
+    """Read one token as a number without sign, in digits or in one word, and return its digits."""
+    value = _Reader((token,)).number()
+    return value.text if value else None
+
+
 class _Reader:
     """Reads by precedence climbing. A method that cannot read on returns None, and leaves `at` anywhere."""
 

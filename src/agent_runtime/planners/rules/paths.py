@@ -1,9 +1,10 @@
 """Finds the paths of files and folders: of a named file, of the one mentioned last, or of the first one found."""
 
+from agent_runtime.domain.references import escape
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.memory import StepResult
-from agent_runtime.planners.rules.steps import Steps, escape
+from agent_runtime.planners.rules.steps import Steps
 
 
 class Paths:
@@ -39,7 +40,9 @@ class Paths:
             return self._find_first_in_text(before, file)
         if before is None or before.files is None or file.folder is not None:
             before = self.list_files(file.folder or m.ROOT)
-        return f"${{{before.files}.{file.index}}}"
+        if file.index is None and before.longest is not None:
+            return f"${{{before.longest}}}"
+        return f"${{{before.files}.{file.index or 0}}}"
 
     def _find_first_in_text(self, before: StepResult | None, file: m.SomeFile) -> str:
         """Return the path of the first file, from a server that lists its files only as text."""
@@ -69,7 +72,17 @@ class Paths:
         self._memory.folder = path
         title = "List the files" if path == "." else f"List {path}"
         arguments: JsonObject = {"path": escape(path)}
-        return self._steps.make("list", "list_directory", arguments, title, files="text_files", lists=path)
+        return self._steps.make(
+            "list", "list_directory", arguments, title, files="text_files", longest="longest_text", lists=path
+        )
+
+    def read_all(self, folder: m.Folder) -> StepResult:
+        """Read all text files in a folder as one text."""
+        path = self.find_folder(folder)
+        self._memory.folder = path
+        title = "Read all text files" + ("" if path == "." else f" in {path}")
+        step = self._steps.add("read_files", {"path": escape(path)}, title)
+        return self._memory.remember(StepResult("document", text=f"${{{step}.output.text}}"))
 
     def search(self, value: m.Search) -> StepResult:
         """Search for files by name or by content."""

@@ -20,7 +20,8 @@ from agent_runtime.planners.rules.vocabulary import (
 
 _LONGEST_SUM = 4 * LONGEST
 _LISTS = word_set("list listing names")
-_BEFORE_QUERY = word_set("for word words text phrase string term line lines name")
+_FILES = word_set("files documents")
+_BEFORE_QUERY = word_set("for word words text phrase string term line lines")
 _NAME_OR_CONTENTS = f'may mean the name or what the file holds: say "the contents of" first, or {literals.QUOTE_IT}'
 _ADDRESS_OR_PAGE = f'may mean the address or what the page holds: say "the page at" first, or {literals.QUOTE_IT}'
 _NO_QUERY = (
@@ -105,10 +106,29 @@ def read_text(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
             return None
         return reading.read_literal(rest, sure, tail=True, todo=True)
     found = read_value(reading, tokens)
-    if isinstance(found, m.Listing | m.Search) and not _LISTS & set(keys_of(tokens)):
-        reading.doubt(tokens, "speaks of several files at once: name each of them")
-        return None
+    if _LISTS.isdisjoint(keys_of(tokens)):
+        every = _as_all_contents(tokens, found)
+        if every is not None:
+            return every
+        if isinstance(found, m.Listing | m.Search):
+            reading.doubt(tokens, "speaks of several files at once: name each of them")
+            return None
     return None if isinstance(found, m.Number | m.Operation | m.Formula | m.Info) else found
+
+
+def read_all_files(reading: Reading, tokens: Sequence[Token]) -> m.AllContents | None:
+    """Read all text files of a folder: `all files`, `every file in docs`, `the files`."""
+    return _as_all_contents(tokens, read_value(reading, tokens) if _FILES & set(keys_of(tokens)) else None)
+
+
+def _as_all_contents(tokens: Sequence[Token], value: m.Value | None) -> m.AllContents | None:
+    """Return the contents of all files that a phrase speaks of. `value`: what else the phrase may be."""
+    if keys_of(tokens[:2]) in {("every", "file"), ("every", "document")}:
+        folder = names.read_folder(tokens[3:]) if keys_of(tokens[2:3]) == ("in",) else m.ROOT
+        return m.AllContents(folder) if folder and (folder != m.ROOT or len(tokens) == 2) else None  # noqa: PLR2004
+    if not isinstance(value, m.Listing) or _FILES.isdisjoint(keys_of(tokens)):
+        return None
+    return m.AllContents(value.folder or m.ROOT)
 
 
 def read_question(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
@@ -138,7 +158,7 @@ def _apply_to_each(values: tuple[m.Value, ...] | None) -> tuple[m.Value, ...] | 
     for one in values:
         before = found[-1] if found else None
         if isinstance(one, m.Contents) and isinstance(one.file, m.NamedFile) and not one.outright:
-            if isinstance(before, m.Summary | m.Count | m.FirstLines | m.LinesWith):
+            if isinstance(before, m.Summary | m.Count | m.SomeLines | m.LinesWith):
                 found.append(replace(before, of=one))
                 continue
             if isinstance(before, m.Info):
@@ -170,6 +190,8 @@ def read_things(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     found = read_value(reading, tokens)
     if isinstance(found, m.Listing):
         return m.Search("*", found.folder or m.ROOT)
+    if isinstance(found, m.HowMany):
+        return found.of
     return found if isinstance(found, m.Search | m.Todos | m.LinesWith) else None
 
 

@@ -2,12 +2,13 @@
 guesses.
 """
 
-from agent_runtime.domain.errors import PlanningError
-from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.errors import MissingToolError, PlanningError
+from agent_runtime.domain.plan import AgentStep, Plan, ToolStep
 from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
-from agent_runtime.planners.rules.binder import Binder
-from agent_runtime.planners.rules.reader import read
-from agent_runtime.planners.rules.refusals import CAPABILITIES, HELP, REMEDY, make_refusal
+from agent_runtime.planners.rules.changes import change_plan, plan_text
+from agent_runtime.planners.rules.refusals import CAPABILITIES, REMEDY, add_sentences, ask_about, make_refusal
+from agent_runtime.planners.rules.revising import SAY_CHANGES
+from agent_runtime.planners.rules.spelling import suggest_words
 
 _MAX_GOAL = 65_536
 
@@ -22,21 +23,42 @@ class RulePlanner:
     name = "rules"
     needs_model = False
     builtin_first = True
+    revision_help = f"{SAY_CHANGES}."
+    """What feedback is understood, for front ends that ask for it."""
 
     async def plan(self, request: PlanRequest) -> PlanAnswer:
-        """Return a plan for the prompt and the feedback, read as one text. The previous plan is ignored.
+        """Return a plan for the prompt; for a revision, the previous plan as the newest feedback changes it.
 
         Raises: MissingToolError where no tool can do a part, PlanningError where a part is not understood. Both name
         the part, what can be done, and how to configure a model.
         """
         prompt = "\n".join((request.prompt, *request.feedback)).strip()
         _check(prompt)
-        binder = Binder(request.tools, request.max_steps)
-        for part, action in read(prompt):
-            binder.take(part, action)
-        if not binder.steps:
-            raise make_refusal(prompt, HELP)
-        return PlanAnswer(Plan(goal=prompt, steps=binder.steps))
+        newest = request.feedback[-1] if request.feedback else request.prompt
+        try:
+            steps = _plan_steps(newest, request)
+        except MissingToolError:
+            raise
+        except PlanningError as error:
+            said = f"{SAY_CHANGES}." if request.feedback else ""
+            words = suggest_words(newest, lambda corrected: _is_planned(corrected, request))
+            raise add_sentences(error, ask_about(words), said) from None
+        return PlanAnswer(Plan(goal=prompt, steps=steps))
+
+
+def _plan_steps(newest: str, request: PlanRequest) -> tuple[ToolStep | AgentStep, ...]:
+    """Return the steps for a request whose prompt, or newest feedback, is this text. Raises: PlanningError."""
+    if request.previous and request.feedback:
+        return change_plan(newest, request)
+    before = (request.prompt, *request.feedback)[:-1]
+    return plan_text("\n".join((*before, newest)), request).steps
+
+
+def _is_planned(newest: str, request: PlanRequest) -> bool:
+    try:
+        return bool(_plan_steps(newest, request))
+    except PlanningError:
+        return False
 
 
 def _check(prompt: str) -> None:

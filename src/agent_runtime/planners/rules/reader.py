@@ -7,13 +7,14 @@ from agent_runtime.domain.errors import PlanningError
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules import names, numbers
 from agent_runtime.planners.rules.clauses import Clause, knows_verb, split_clauses, starts_instruction
+from agent_runtime.planners.rules.conditions import CONDITIONS
 from agent_runtime.planners.rules.frames import TABLE
 from agent_runtime.planners.rules.lexer import Token, tokenize
 from agent_runtime.planners.rules.refusals import HELP, make_refusal
 from agent_runtime.planners.rules.slot_reading import Reading
 from agent_runtime.planners.rules.slots import READERS
 from agent_runtime.planners.rules.values import QUESTIONS
-from agent_runtime.planners.rules.vocabulary import COURTESIES, GENERATIVE, NEEDS, UNSUPPORTED, WORDS, keys_of
+from agent_runtime.planners.rules.vocabulary import COURTESIES, GENERATIVE, HINTS, NEEDS, UNSUPPORTED, WORDS, keys_of
 
 _NEGATIONS = frozenset(
     [
@@ -39,6 +40,10 @@ _NEGATIONS = frozenset(
 _CONDITIONS = frozenset(
     ["if", "unless", "otherwise", "else", "when", "whenever", "until", "while", "once", "whether", "provided", "except"]
 )
+_SAY_IF = (
+    "Conditions come first, as in 'If notes.txt has more than 100 words, summarize it', 'If notes.txt contains milk, "
+    "...' or 'If notes.txt exists, ...'"
+)
 _WRITING = frozenset(["write", "create", "make", "generate", "compose", "tell", "give", "invent"])
 _PAST = {("was",), ("were",), ("is",), ("has",), ("did",)}
 _CHECKED_LINES = 200
@@ -60,13 +65,49 @@ def read(source: str) -> Iterator[tuple[str, m.Action]]:
     Raises: PlanningError for the first part that is not understood without doubt.
     """
     tokens = tokenize(source)
+    scope = _Scope()
     for clause in split_clauses(source, tokens, lambda clause: _takes_block(source, clause)):
         actions = _find_meanings(source, clause)
+        scope.take(clause.text(source), clause, actions)
         if clause.tokens and clause.tokens[-1].kind == "block":
             _check_block(clause)
         for action in actions:
             if not isinstance(action, m.Nothing):
                 yield clause.text(source), action
+    scope.close()
+
+
+class _Scope:
+    """Checks that a condition stands alone at the beginning of the last sentence, so that it is clear what it covers.
+
+    Raises: PlanningError in both methods.
+    """
+
+    def __init__(self) -> None:
+        self._condition = ""
+        self._waits = False
+        self._closed = False
+
+    def take(self, part: str, clause: Clause, actions: Sequence[m.Action]) -> None:
+        """Check the next instruction."""
+        if all(isinstance(action, m.Nothing) for action in actions):
+            return
+        if self._closed:
+            raise make_refusal(
+                part, "follows a sentence with a condition, which may or may not cover it: put the condition last"
+            )
+        if isinstance(actions[0], m.If | m.IfExists):
+            if self._condition:
+                raise make_refusal(part, "is a second condition, and only one can be planned")
+            self._condition, self._waits = part, True
+        else:
+            self._waits = False
+        self._closed = bool(self._condition) and clause.ends
+
+    def close(self) -> None:
+        """Check that something follows the condition."""
+        if self._waits:
+            raise make_refusal(self._condition, f"is a condition, and nothing follows it. {_SAY_IF}")
 
 
 def _takes_block(source: str, clause: Clause) -> bool:
@@ -127,6 +168,8 @@ def _read_half(source: str, half: Clause, before: Sequence[m.Action], *, alike: 
             return None
         case m.Write() if not before or isinstance(before[0], m.Write):
             return action
+        case m.Transfer() if not before or isinstance(before[0], m.Transfer):
+            return action
         case m.AddTodos() if alike:
             return action
         case _:
@@ -137,15 +180,15 @@ def _find_meaning(source: str, clause: Clause) -> m.Action:
     tokens = clause.tokens
     if not tokens or " ".join(keys_of(tokens)) in COURTESIES:
         return m.Nothing()
+    if tokens[0].key == "if" and (condition := _read_condition(source, clause)):
+        return condition
     said = next((token for token in tokens if token.key in _NEGATIONS), None)
     if said is not None:
         raise make_refusal(
             clause.text(source), f"says what not to do ({said.text!r}), and only what to do can be planned"
         )
     if tokens[0].key in _CONDITIONS and (tokens[0].key != "when" or keys_of(tokens[1:2]) not in _PAST):
-        raise make_refusal(
-            clause.text(source), "is a condition, and only what is to be done in any case can be planned"
-        )
+        raise make_refusal(clause.text(source), f"is a condition that is not understood. {_SAY_IF}")
     reading = Reading(
         source, READERS, starts_instruction, knows_verb, clause.courtesy, "" if clause.courtesy else clause.ending
     )
@@ -162,14 +205,28 @@ def _find_meaning(source: str, clause: Clause) -> m.Action:
     return action
 
 
+def _read_condition(source: str, clause: Clause) -> m.Action | None:
+    reading = Reading(source, READERS, starts_instruction, knows_verb, clause.courtesy, "")
+    found: m.Action | None = CONDITIONS.match(clause.tokens[1:], reading.read)
+    return found
+
+
 def _match(tokens: Sequence[Token], reading: Reading) -> m.Action | None:
     action: m.Action | None = TABLE.match(tokens, reading.read)
+    if isinstance(action, m.Write) and _may_be_shown(action.content) and reading.read("values", tokens[1:]):
+        reading.doubt(tokens, "may mean to show this, or to write it to the file: say 'to' before the file, or 'show'")
+        return None
     if any(why == numbers.TWO_ORDERS for _, why in reading.doubts):
         return None  # another matching row would only choose one of them
     if action is None:
         answer = QUESTIONS.match(tokens, reading.read) or reading.read("derived", tokens)
         action = m.Show(answer if isinstance(answer, tuple) else (answer,)) if answer else None
     return action
+
+
+def _may_be_shown(content: m.Value) -> bool:
+    """Return whether a file after `in` may be what this is made of, as in `the number of lines in notes.txt`."""
+    return isinstance(content, m.Count | m.SomeLines | m.LinesWith | m.Summary) and isinstance(content.of, m.Back)
 
 
 def _uses_earlier_value(action: m.Action) -> bool:
@@ -195,6 +252,8 @@ def _explain_refusal(source: str, clause: Clause, reading: Reading) -> PlanningE
     made_up = next((word for word in words if word in GENERATIVE), None)
     if words[0] in _WRITING and made_up:
         return make_refusal(text, f"asks for a text to be made up ({made_up}), which takes a language model")
+    if words[0] in HINTS:
+        return make_refusal(text, HINTS[words[0]])
     if words[0] in UNSUPPORTED:
         return make_refusal(text, NEEDS[UNSUPPORTED[words[0]]])
     if words[0] in WORDS["save"].split("|") + WORDS["append"].split("|") and not any(

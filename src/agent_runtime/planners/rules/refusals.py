@@ -1,12 +1,16 @@
 """Errors of the planner: which part it declines, why, what it could do instead, and how to get more."""
 
+from collections.abc import Sequence
+
 from agent_runtime.domain.errors import MissingToolError, PlanningError
 
 _SHOWN = 160
+_RULE = "Nothing is planned unless every part is understood"
 
 CAPABILITIES = (
-    "Without a language model, short English instructions are understood: read, write, append to and copy text files, "
-    "make, list and search folders, summarize a text, count its words, find its lines, calculate, and keep todos"
+    "Without a language model, short English instructions are understood: read, write, append to, copy, move and "
+    "delete text files, make, list and search folders, summarize a text, count its words, find its lines, calculate, "
+    "and keep todos"
 )
 REMEDY = "For anything else configure a model: set OPENAI_API_KEY, or openai.base_url in config.yaml"
 HELP = (
@@ -20,6 +24,23 @@ def make_refusal(part: str, why: str) -> PlanningError:
     the full stop.
     """
     return PlanningError(_write_sentence(part, why))
+
+
+def add_sentences(error: PlanningError, question: str, changes: str) -> PlanningError:
+    """Return the error with a question after the sentence that says what is wrong. Empty texts are left out.
+
+    `changes` says what can be said about a plan, in place of what a prompt can ask for.
+    """
+    wrong, rule, rest = str(error).partition(f" {_RULE}")
+    if changes:
+        return PlanningError(" ".join(filter(None, (wrong, question, f"{changes} {REMEDY}."))))
+    return PlanningError(" ".join(filter(None, (wrong, question))) + rule + rest)
+
+
+def ask_about(words: Sequence[tuple[str, str]]) -> str:
+    """Return a question about misspelt words, each with the one that may be meant; empty without any."""
+    meant = " and ".join(f'"{word}" instead of "{said}"' for said, word in words)
+    return f"Did you mean {meant}?" if words else ""
 
 
 def make_missing_tool_error(part: str, tool: str, home: str | None) -> MissingToolError:
@@ -36,4 +57,4 @@ def _write_sentence(part: str, why: str) -> str:
     shown = " ".join(part.split())
     if len(shown) > _SHOWN:
         shown = shown[: _SHOWN - 4] + " ..."
-    return f'The part "{shown}" {why}. Nothing is planned unless every part is understood. {CAPABILITIES}. {REMEDY}.'
+    return f'The part "{shown}" {why}. {_RULE}. {CAPABILITIES}. {REMEDY}.'

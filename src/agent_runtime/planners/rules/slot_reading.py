@@ -7,6 +7,7 @@ from typing import Any
 from agent_runtime.planners.rules import literals, names
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.lexer import Token
+from agent_runtime.planners.rules.vocabulary import THANKING
 
 LONGEST = 60
 """The most tokens of a phrase that is a name or a description."""
@@ -91,8 +92,8 @@ class Reading:
         why = literals.find_doubt(tokens, sure, tail=tail, files=not todo)
         if names.read_back(tokens) is not None:
             why = f"may speak of something that came before: {literals.QUOTE_IT}"
-        if tail and self.courtesy and not todo:
-            self.torn = self.torn or why is None
+        if tail and self.courtesy and not (todo and self.courtesy.startswith(THANKING)):
+            self.torn = self.torn or (why is None and not todo)
             why = why or f"may or may not end with {self.courtesy!r}: {literals.QUOTE_IT}"
         if why:
             self.doubt(tokens, why)

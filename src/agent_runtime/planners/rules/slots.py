@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules import names, numbers, phrases, todos
+from agent_runtime.planners.rules.conditions import read_amount, read_counted_amount, read_measured_amount
 from agent_runtime.planners.rules.lexer import Token
 from agent_runtime.planners.rules.slot_reading import Reading, SlotReader, read_quotation, split_parts
 from agent_runtime.planners.rules.vocabulary import keys_of
@@ -36,6 +37,16 @@ def _read_files(reading: Reading, tokens: Sequence[Token]) -> tuple[m.File, ...]
     called = names.FILE_NOUNS & set(keys_of(tokens))
     if found and not called and any(t.kind == "quoted" and not phrases.looks_like_file(t.text) for t in tokens):
         reading.doubt(tokens, 'may be something else than a file: say "the file" before its name')
+        return None
+    return found
+
+
+def _read_holder(reading: Reading, tokens: Sequence[Token]) -> m.File | None:
+    """Read a file where a folder could stand too: a quotation must be called a file, or be named like one."""
+    found = names.read_file(tokens)
+    called = names.FILE_NOUNS & set(keys_of(tokens))
+    if found and not called and any(t.kind == "quoted" and not phrases.looks_like_file(t.text) for t in tokens):
+        reading.doubt(tokens, 'may be a file or a folder: say "the file" or "the folder" before its name')
         return None
     return found
 
@@ -85,6 +96,7 @@ def _read_quoted(_: Reading, tokens: Sequence[Token]) -> m.Literally | None:
 
 READERS: Mapping[str, SlotReader] = {
     "file": lambda _, tokens: names.read_file(tokens),
+    "holder": _read_holder,
     "files": _read_files,
     "newfile": _read_new_file,
     "newfiles": _read_new_files,
@@ -92,6 +104,7 @@ READERS: Mapping[str, SlotReader] = {
     "page": lambda _, tokens: names.read_page(tokens),
     "folder": lambda _, tokens: names.read_folder(tokens, sure=True),
     "surely": lambda _, tokens: names.read_folder(tokens),
+    "searched": lambda _, tokens: names.read_folder(tokens, sure=tokens[-1].kind == "quoted"),
     "where": _read_place,
     "namedfolder": _read_named_folder,
     "oneword": lambda _, tokens: names.read_folder(tokens, sure=True) if len(tokens) == 1 else None,
@@ -103,6 +116,9 @@ READERS: Mapping[str, SlotReader] = {
     "glob": lambda _, tokens: tokens[0].text if len(tokens) == 1 and tokens[0].kind == "glob" else None,
     "count": lambda _, tokens: numbers.read_count(tokens) or None,
     "measure": _read_measure,
+    "wordamount": read_measured_amount,
+    "thingamount": read_counted_amount,
+    "amount": read_amount,
     "number": phrases.read_number,
     "formula": _read_formula,
     "num": phrases.read_operand,
@@ -110,6 +126,7 @@ READERS: Mapping[str, SlotReader] = {
     "lastnumber": phrases.read_last_number,
     "nums": phrases.read_operands,
     "text": phrases.read_text,
+    "allfiles": phrases.read_all_files,
     "texts": lambda reading, tokens: reading.read_several(tokens, lambda part: _read_placed_text(reading, part)),
     "values": phrases.read_question,
     "derived": phrases.read_derived,

@@ -1,9 +1,10 @@
 """The steps of a plan in the making, and the result of each."""
 
 from collections.abc import Sequence
+from itertools import count
 
 from agent_runtime.domain.errors import PlanningError
-from agent_runtime.domain.plan import ToolStep
+from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.references import references_in
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonObject
@@ -14,45 +15,41 @@ from agent_runtime.planners.rules.tools import Toolbox, list_properties
 _TITLE = 120
 
 
-def escape(text: str) -> str:
-    """Return literal text as a template, with anything that looks like a reference escaped."""
-    return text.replace("${", "$${")
-
-
 class Steps:
-    """The steps so far, at most `max_steps`, each after the one before it, and the memory of their results."""
+    """The steps so far, at most `max_steps`, each after the one before it, and the memory of their results.
+
+    `all` are the steps so far. `condition` is that of all further steps.
+    """
 
     def __init__(self, tools: Sequence[Tool], max_steps: int) -> None:
         self.toolbox = Toolbox(tools)
         self.memory = Memory()
+        self.condition: str | None = None
         self._max_steps = max_steps
-        self._steps: list[ToolStep] = []
-
-    @property
-    def all(self) -> tuple[ToolStep, ...]:
-        return tuple(self._steps)
+        self.all: tuple[ToolStep | AgentStep, ...] = ()
 
     def add(self, name: str, arguments: JsonObject, title: str) -> str:
         """Add a step after all others and return its id. Raises: PlanningError where there are too many."""
         tool = self.toolbox.find(name, self.memory.part)
-        if len(self._steps) >= self._max_steps:
+        if len(self.all) >= self._max_steps:
             raise self.make_refusal(
-                f"would be step {len(self._steps) + 1}, over the limit of {self._max_steps} (max_steps)"
+                f"would be step {len(self.all) + 1}, over the limit of {self._max_steps} (max_steps)"
             )
-        before = self._steps[-1].id if self._steps else None
+        before = self.all[-1].id if self.all else None
         implied = {reference.step for reference in references_in(arguments)}
-        self._steps.append(
-            ToolStep(
-                kind="tool",
-                id=f"s{len(self._steps) + 1}",
-                title=title if len(title) <= _TITLE else title[: _TITLE - 4] + " ...",
-                server=tool.server,
-                tool=tool.name,
-                arguments=arguments,
-                depends_on=(before,) if before and before not in implied else (),
-            )
+        taken = {step.id for step in self.all}
+        step = ToolStep(
+            kind="tool",
+            id=next(name for number in count(len(self.all) + 1) if (name := f"s{number}") not in taken),
+            title=title if len(title) <= _TITLE else title[: _TITLE - 4] + " ...",
+            server=tool.server,
+            tool=tool.name,
+            arguments=arguments,
+            depends_on=(before,) if before and before not in implied else (),
+            when=self.condition,
         )
-        return self._steps[-1].id
+        self.all = (*self.all, step)
+        return step.id
 
     def make(
         self,
@@ -64,11 +61,13 @@ class Steps:
         number: str = "",
         many: str = "",
         files: str = "",
+        longest: str = "",
         lists: str | None = None,
     ) -> StepResult:
         """Add a step and remember its result.
 
-        `number`, `many` and `files` are paths in its output; the last two are ignored if the tool's output lacks them.
+        `number`, `many`, `files` and `longest` are paths in its output; all but the first are ignored if the tool's
+        output lacks them.
         """
         step = self.add(role, arguments, title)
         output = list_properties(self.toolbox.find(role, self.memory.part).definition.outputSchema)
@@ -79,6 +78,7 @@ class Steps:
                 number=f"${{{step}.output.{number}}}" if number else None,
                 many=f"${{{step}.output.{many}}}" if many in output else None,
                 files=f"{step}.output.{files}" if files in output else None,
+                longest=f"{step}.output.{longest}" if longest in output else None,
                 lists=lists,
             )
         )

@@ -1,6 +1,7 @@
 """Reads todos: the text of new ones, and which existing ones are meant."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from agent_runtime.planners.rules import literals, numbers
 from agent_runtime.planners.rules import meaning as m
@@ -20,6 +21,8 @@ _LISTS = word_set("list lists items entries")
 _ABOUT = word_set(
     "about called named to saying for regarding with of : containing mentioning titled number no id # item the"
 )
+_PARTLY = word_set("about for regarding with of containing mentioning")
+"""Words before something that a todo is about, which need not be its text."""
 _NOT_ONE = word_set("all every everything last first next second third both each any some")
 _BEFORE_NAME = word_set("the my a that this open new")
 _ANNOUNCING = word_set("to : that saying")
@@ -96,7 +99,7 @@ def _strip_number(line: str) -> str:
 
 def read_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
     """Read existing todos by number, by a part of their text, or as the one mentioned last."""
-    several = _read_several(reading, tokens)
+    several = _read_all(reading, tokens) or _read_several(reading, tokens)
     if several:
         return several
     found = _read_one(reading, tokens)
@@ -107,6 +110,14 @@ def read_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, 
     rest = rest[1:] if rest and rest[0].key in {"number", "numbers"} else rest
     ids = reading.read_several(rest, _read_number) if rest else None
     return tuple(m.WhichTodo(id=each) for each in ids) if ids else None
+
+
+def _read_all(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
+    """Read `all todos`, `all my open todos`, `the completed todos`."""
+    found = reading.read("things", tokens) if tokens[-1].key in _PLURAL else None
+    if not isinstance(found, m.Todos) or (found.status != "done" and tokens[0].key != "all"):
+        return None
+    return (m.WhichTodo(every=found.status),)
 
 
 def _read_several(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
@@ -120,7 +131,7 @@ def _read_several(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTod
 
 def read_named_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
     """Read as `read_todos`, where something else could be meant too, so that a word for todo is required."""
-    calls_it_so = _strip_noun(tokens)[2] or tokens[0].key in _TODO
+    calls_it_so = _strip_noun(tokens).noun or tokens[0].key in _TODO or tokens[-1].key in _TODO
     return read_todos(reading, tokens) if calls_it_so or keys_of(tokens) in _BACKS else None
 
 
@@ -130,7 +141,7 @@ def _read_one(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:
         return m.WhichTodo()
     if said[-1] == "as":
         return None  # it belongs to what follows: `as done`
-    rest, determined, noun = _strip_noun(tokens)
+    rest, determined, noun, partly = _strip_noun(tokens)
     number = _read_number(tokens)
     if number is not None:
         return m.WhichTodo(id=number)
@@ -141,7 +152,7 @@ def _read_one(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:
         return None
     text = read_quotation(rest)
     if text is not None:
-        return m.WhichTodo(text=text)
+        return m.WhichTodo(text=text, partly=partly)
     if not noun and (determined or len(rest) > _WORDS or not _TODO.isdisjoint(said) or said[0] in _NO_TEXT):
         return None
     if len(rest) > 1 and rest[-1].key in {"one", "item"}:
@@ -150,32 +161,43 @@ def _read_one(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:
         reading.doubt(rest, f"may mean one todo or several: {literals.QUOTE_IT}")
         return None
     found = reading.read_literal(rest, "said", tail=False, todo=noun)
-    return m.WhichTodo(text=found.text) if found else None
+    return m.WhichTodo(text=found.text, partly=partly) if found else None
 
 
-def _strip_noun(tokens: Sequence[Token]) -> tuple[Sequence[Token], bool, bool]:
-    """Return the words that name the todo, whether a determiner stood before them, and whether the prompt calls it a
-    todo.
+class _Naming(NamedTuple):
+    """The words that name a todo. `determined`: a determiner stood before them. `noun`: the prompt calls it a todo.
+    `partly`: they may be a part of its text.
     """
+
+    words: Sequence[Token]
+    determined: bool
+    noun: bool
+    partly: bool
+
+
+def _strip_noun(tokens: Sequence[Token]) -> _Naming:
+    """Return the words that name the todo, without those around them."""
     rest = tokens
     while len(rest) > 1 and rest[0].key in _BEFORE_NAME:
         rest = rest[1:]
     determined = len(rest) < len(tokens)
     if rest[0].key in _TODO:
         rest = rest[2:] if keys_of(rest[1:2]) in {("item",), ("entry",)} and rest[2:] else rest[1:]
+        partly = False
         while len(rest) > 1 and (rest[0].key in _ABOUT or keys_of(rest[:2]) == ("that", "says")):
+            partly = partly or rest[0].key in _PARTLY
             rest = rest[2:] if rest[0].key == "that" else rest[1:]
-        return rest, determined, True
+        return _Naming(rest, determined, noun=True, partly=partly)
     if rest[-1].key in _TODO and len(rest) > 1:
-        return rest[:-1], determined, True
-    return rest, determined, False
+        return _Naming(rest[:-1], determined, noun=True, partly=True)
+    return _Naming(rest, determined, noun=False, partly=False)
 
 
 def _read_number(tokens: Sequence[Token]) -> int | None:
     """Read the number of a todo: `todo 3`, `#3`, `3`. Before the noun, as in `3 todos`, a number counts
     them instead.
     """
-    rest, _, _ = _strip_noun(tokens)
+    rest = _strip_noun(tokens).words
     return _read_id(rest) if rest and tokens[-1].key not in _TODO else None
 
 

@@ -49,6 +49,10 @@ def _make_role(home: str | None, *tools: str, output: str = "") -> Role:
 ROLES = {
     "read_file": _make_role("filesystem", "read_text_file path", "read_file path"),
     "write_file": _make_role("filesystem", "write_file path content"),
+    "copy_file": _make_role("filesystem", "copy_file source destination"),
+    "move_file": _make_role("filesystem", "move_file source destination"),
+    "delete_file": _make_role("filesystem", "delete_file path"),
+    "read_files": _make_role("filesystem", "read_files path", output="text"),
     "append_file": _make_role("filesystem", "append_file path content"),
     "list_directory": _make_role("filesystem", "list_directory path"),
     "create_directory": _make_role("filesystem", "create_directory path"),
@@ -64,10 +68,14 @@ ROLES = {
     "count_words": _make_role("text", "count_words text", output="words characters lines"),
     "find": _make_role("text", "find text query"),
     "head": _make_role("text", "head text lines"),
+    "tail": _make_role("text", "tail text lines"),
+    "today": _make_role("text", "today"),
     "todo.add": _make_role("todo", "add text", output="id"),
     "todo.list": _make_role("todo", "list status"),
     "todo.complete": _make_role("todo", "complete id text"),
     "todo.delete": _make_role("todo", "delete id text"),
+    "todo.complete_all": _make_role("todo", "complete_all"),
+    "todo.delete_all": _make_role("todo", "delete_all status"),
     "fetch": _make_role(None, "imageFetch url", "fetch url", "fetch_url url"),
 }
 """All roles by name. A name ends with that of a tool; where two servers have tools of one name (`add`), their arguments
@@ -87,6 +95,10 @@ class Toolbox:
         """Return whether the server that lists a folder returns the names one by one, not only as text."""
         tool = self.find("list_directory", part)
         return "text_files" in list_properties(tool.definition.outputSchema)
+
+    def has(self, name: str) -> bool:
+        """Return whether a tool plays this role."""
+        return any(True for _ in self._find_players(ROLES[name]))
 
     def find(self, name: str, part: str) -> Tool:
         """Return the tool for this role.

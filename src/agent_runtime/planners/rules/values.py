@@ -1,7 +1,7 @@
 """The table of values: noun phrases first, then questions."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.patterns import Table
@@ -44,7 +44,7 @@ def _build_operation(op: str) -> Callable[[m.Value, m.Value], m.Value | None]:
 
 
 _CONTENTS: list[Row] = [
-    ("$the? $short? $contents $in <file>", m.Contents),
+    ("$the? $short? $contents $in <file=holder>", m.Contents),
     ("what it|that|this|the_file|that_file says|contains|holds|say", lambda: _TEXT),
 ]
 _SUMMARIES: list[Row] = [
@@ -80,11 +80,38 @@ def _search_in(of: m.Value, folder: m.Folder) -> m.Value:
     return m.Search(of.pattern, folder, of.content) if isinstance(of, m.Search) else of
 
 
+_ENDS: list[tuple[str, Literal["head", "tail"]]] = [
+    ("first|top|initial|opening", "head"),
+    ("last|final|bottom|closing", "tail"),
+]
+
+
+def _take_lines(end: Literal["head", "tail"]) -> Callable[..., m.Value]:
+    return lambda of=IT, lines=1: m.SomeLines(of, lines, end)
+
+
+def _find_each(of: m.Value, query: str) -> m.Value:
+    return m.LinesWith(of, query, each=True)
+
+
+def _count_each(of: m.Value, query: str) -> m.Value:
+    return m.HowMany(_find_each(of, query))
+
+
 _LINES: list[Row] = [
-    ("$the? first|top|initial|opening <lines=count> $lines of|from|in <of=text>", m.FirstLines),
-    ("$the? first|top|opening line of|from|in <of=text>", lambda of: m.FirstLines(of, 1)),
-    ("$the? first|top|initial|opening <lines=count> $lines", lambda lines: m.FirstLines(IT, lines)),
-    ("$the? first|top|opening line", lambda: m.FirstLines(IT, 1)),
+    *[
+        (f"$the? {said} {rest}", _take_lines(end))
+        for said, end in _ENDS
+        for rest in (
+            "<lines=count> $lines of|from|in <of=text>",
+            "line of|from|in <of=text>",
+            "<lines=count> $lines",
+            "line",
+        )
+    ],
+    ("$the? $occurrences <query> $in <of=text>", _find_each),
+    ("how_many $occurrences <query> are_there|there_are|are|is? $in <of=text>", _count_each),
+    ("how_often|how_many_times does|do|is|are|did? $the? word|text|phrase? <query> $occur $in <of=text>", _count_each),
     ("$the? $lines $containing <query> $in <of=text>", m.LinesWith),
     ("$the? $lines $in <of=text> $containing <query>", m.LinesWith),
     ("$the? <query=keyword> lines|mentions $in <of=text>", m.LinesWith),
@@ -104,7 +131,10 @@ _FILES: list[Row] = [
     ("$the? <pattern=type> $files|file", _search),
     ("$the? <pattern=glob> $in <folder>", _search),
     ("<pattern=glob>", _search),
-    ("$the? $files|file $containing $the? text|word|words|phrase|string? <content=query> $in <folder=surely>", _search),
+    (
+        "$the? $files|file $containing $the? text|word|words|phrase|string? <content=query> $in <folder=searched>",
+        _search,
+    ),
     ("$the? $files|file $containing $the? text|word|words|phrase|string? <content=query>", _search),
     ("$the? $short? $files|file|everything that_are|which_are|located|stored? $in <folder>", _in_folder),
     (
@@ -131,10 +161,11 @@ _TODOS: list[Row] = [
         _todos("open"),
     ),
 ]
+_DATES: list[Row] = [("$the? today's|current? date of_today|today?", m.Today)]
 _NUMBERS: list[Row] = [
     *[(f"<a=last> {said} <b=last>", _build_operation(op)) for said, op in _OPERATORS],
 ]
-VALUES = Table([*_CONTENTS, *_SUMMARIES, *_COUNTS, *_LINES, *_FILES, *_TODOS, *_NUMBERS], WORDS)
+VALUES = Table([*_CONTENTS, *_SUMMARIES, *_COUNTS, *_LINES, *_FILES, *_TODOS, *_DATES, *_NUMBERS], WORDS)
 
 
 def _exists(name: str, folder: m.Folder = m.ROOT) -> m.Value:
@@ -187,11 +218,12 @@ _ABOUT_FILES: list[Row] = [
     ),
 ]
 _ABOUT_TODOS: list[Row] = [
+    ("what date is it|today today?", m.Today),
     (
         "what do|must|should|else_do i|we have|need|still_have|still_need? left? to? do today?",
         _todos("open"),
     ),
-    ("what is|are on|in $the? open? $todolist", _todos("open")),
+    ("what is|are on|in $the? open? $todolist|list", _todos("open")),
     (
         (
             "what|which $todos is|are|do_i_have|have_i|have_been|has_been|did_i|have already|still|i|"

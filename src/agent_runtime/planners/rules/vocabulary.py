@@ -18,9 +18,9 @@ WORDS = {
     "me": "me|us|me_again|out|up|to_me|for_me|back",
     "show": "show|display|print|view|see|give|tell|present|return|report|output|let_me_see|let_me_know|get|fetch|"
     "retrieve|check|find_out|look_up|bring_up|pull_up",
-    "save": "save|store|place|dump|record|output|export|keep|send|write|put|write_down|enter|type|print|set",
-    "keep": "save|store|place|dump|output|export|keep|send",
-    "word": "write|put|write_down|enter|type|print|set|record",
+    "save": "save|store|place|dump|record|export|keep|send|write|put|write_down|enter|type|set",
+    "keep": "save|store|place|dump|export|keep|send",
+    "word": "write|put|write_down|enter|type|set|record",
     "append": "append|add|log|note|note_down|attach|record",
     "into": "to|into|in|inside|as|onto|under|in_to|on|out_to",
     "onto": "to|onto|in|into|at_the_end_of|to_the_end_of|to_the_bottom_of|at_the_bottom_of|on_to|on|to_the_tail_of",
@@ -40,17 +40,22 @@ WORDS = {
     "match|that_contain|which_contain|that_contains|which_contains|that_mention|which_mention|that_mentions|"
     "that_include|which_include|that_match|having|that_have|that_has|which_have|have|that_say|where_it_says|about|"
     "with_the_word",
+    "occurrences": "occurrences_of|mentions_of|appearances_of|occurrences_of_the_word|mentions_of_the_word|"
+    "occurrences_of_the_text|occurrences_of_the_phrase",
+    "occur": "occur|occurs|appear|appears|mentioned|is_mentioned|come_up|comes_up|used|is_used|found|is_found",
     "contain": "contain|contains|mention|mentions|include|includes|match|have|hold|say",
     "files": "files|documents|file_names|filenames|names_of_files|names_of_the_files|files_and_folders|"
     "files_and_directories|entries|text_files",
     "file": "file|document|text_file",
-    "named": "named|called|matching|like|that_match|that_are_called|with_the_name|whose_name_contains|"
-    "whose_names_contain|with_names_like|whose_name_matches|whose_names_match|by_the_name_of|that_is_called",
+    "named": "named|called|with_name|with_names|whose_name_is|whose_names_are|matching|like|that_match|"
+    "that_are_called|with_the_name|whose_name_contains|whose_names_contain|with_names_like|whose_name_matches|"
+    "whose_names_match|by_the_name_of|that_is_called",
     "todo": "todo|task|reminder|todo_item|todo_entry|todo_task|todo_note",
     "todos": "todos|tasks|reminders|todo_items|todo_list|task_list|list_of_todos|list_of_tasks|todo_tasks|"
     "list_of_things_to_do|things_to_do|tasks_list|todos_list|todo_entries",
     "todolist": "todo_list|todos|list_of_todos|tasks|task_list|list_of_tasks|reminders|todo|todos_list",
-    "open": "open|unfinished|remaining|pending|outstanding|incomplete|active|undone|uncompleted|left|unfulfilled",
+    "open": "open|current|unfinished|remaining|pending|outstanding|incomplete|active|undone|uncompleted|left|"
+    "unfulfilled",
     "done": "completed|done|finished|closed|checked_off|ticked_off|complete",
     "saying": "to|:|for|about|called|named|saying|that_says|which_says|titled|with_the_text|reading|of|to_: |with_text",
     "info": "info|information|details|metadata|size|file_size|stats|properties|modification_date|modification_time|"
@@ -102,7 +107,8 @@ POLITE = [
     "next up",
     "step one :", "step two :", "step three :", "step four :", "after", "besides", "immediately", "after which",
     "once you're done", "when you're done", "once that's done", "at last", "and then", ",", ":", "-", "for me",
-    "if you would", "could you kindly", "can you kindly", "would you kindly", "could you also", "can you also",
+    "if you would", "if you can", "if possible", "if you don't mind",
+    "could you kindly", "can you kindly", "would you kindly", "could you also", "can you also",
     "can you just", "could you just", "can you now", "could you now", "i'd want you to", "you can", "you could",
 ]  # fmt: skip
 """Phrases before an instruction that change nothing. Connectives among them keep the order of the prompt."""
@@ -116,10 +122,18 @@ TRAILING = [
     "please", "pls", "plz", "thanks", "thank you", "thank you very much", "thanks a lot", "many thanks", "for me",
     "for us", "now", "right now", "right away", "immediately", "as well", "too", "if you can", "if possible", "ok",
     "okay", "would you", "will you", "could you", "can you", "if you would", "at once", "quickly", "when you can",
-    "if you please", "cheers", "afterwards", "at the end", "first", "next", "then", "thanks in advance", ",", "again",
-    "-",
+    "if you please", "cheers", "thank you so much", "thanks so much", "thanks a bunch", "thanks a million", "thx",
+    "ty", "much appreciated", "if you don't mind", "if you do not mind", "if that is ok", "if that's ok",
+    "if that's okay", "when you have time", "when you have a moment", "when you have a minute",
+    "when you get a chance", "when you get the chance", "if you have time", "if you have a moment",
+    "as soon as possible", "asap", "would you please", "could you please", "can you please", "will you please",
+    "pretty please", "please and thank you", "that would be great", "that would be nice", "that'd be great",
+    "afterwards", "at the end", "first", "next", "then", "thanks in advance", ",", "again", "-",
 ]  # fmt: skip
 """Phrases after an instruction that change nothing."""
+
+THANKING = ("please", "pls", "plz", "thank", "thx", "ty", "many thanks", "much appreciated", "cheers")
+"""Beginnings of those among them that are never the end of a todo."""
 
 COURTESIES = frozenset({
     "", "thanks", "thank you", "thank you very much", "thanks a lot", "please", "cheers", "hi", "hello", "hey", "ok",
@@ -145,11 +159,11 @@ UNSUPPORTED = {
     "scrape": "web", "navigate": "web", "post": "web", "curl": "web", "wget": "web", "ping": "web",
     "run": "run", "execute": "run", "install": "run", "deploy": "run", "launch": "run", "compile": "run",
     "sudo": "run", "rm": "run", "kill": "run", "reboot": "run", "shutdown": "run", "restart": "run", "pip": "run",
-    "rename": "file", "move": "file", "mv": "file", "chmod": "file", "unlink": "file", "truncate": "file",
+    "chmod": "file", "unlink": "file", "truncate": "file",
     "wipe": "file", "destroy": "file", "purge": "file", "format": "file", "zip": "file", "unzip": "file",
     "compress": "file", "encrypt": "file", "decrypt": "file", "sort": "file", "edit": "file", "modify": "file",
     "prepend": "file", "merge": "file", "convert": "file", "rewrite": "file", "reverse": "file", "empty": "file",
-    "delete": "file", "remove": "file", "erase": "file", "share": "mail", "upgrade": "run", "reset": "file",
+    "erase": "file", "share": "mail", "upgrade": "run", "reset": "file",
     "translate": "model", "explain": "model", "describe": "model", "analyze": "model", "analyse": "model",
     "compare": "model", "draft": "model", "compose": "model", "invent": "model", "generate": "model",
     "paraphrase": "model", "classify": "model", "answer": "model", "brainstorm": "model", "improve": "model",
@@ -166,9 +180,20 @@ NEEDS = {
     "'fetch https://example.com', where the tool registry lists a server that fetches pages",
     "run": "asks for something that no built-in tool does: there is none that runs or controls programs",
     "file": "asks for something that no built-in tool does: files can be read, written whole, appended to, copied, "
-    "listed and searched, not changed in other ways",
+    "moved, deleted, listed and searched, not changed in other ways",
     "model": "asks for something that takes a language model",
 }
+
+_DELETE = (
+    "does not name what it deletes: files are deleted by their names, as in 'delete notes.txt', and todos by a number, "
+    "by their whole text, or as in 'delete all completed todos'; folders are not deleted"
+)
+_MOVE = (
+    "does not say which file goes where, as 'move a.txt to b.txt', 'move a.txt to the docs folder' and 'rename a.txt "
+    "to b.txt' do"
+)
+HINTS = {"delete": _DELETE, "remove": _DELETE, "move": _MOVE, "rename": _MOVE}
+"""What can be said with a verb that has only these forms."""
 
 CONTENT_WORDS = word_set(
     "buy book order post message text answer review share reset drop book act wait sleep run repeat empty move "
@@ -187,6 +212,7 @@ GENERATIVE = word_set(
 """Nouns for texts that somebody would have to write."""
 
 NOUN_VERBS = word_set(
+    "move delete remove "
     "list count copy note log sum total square double half cat head plus minus times store mark check show view record "
     "print place new start number find search close cross put keep load set order type report output display export "
     "present dump todo another one text post message book look tally backup clone duplicate stat triple "

@@ -7,24 +7,24 @@ from dataclasses import dataclass, field
 from agent_runtime.domain.chain import GENESIS, format_time
 from agent_runtime.domain.commits import Change, TaskChange
 from agent_runtime.domain.errors import AgentRuntimeError, ConflictError
-from agent_runtime.domain.events import EventRecord
+from agent_runtime.domain.events import EventRecord, TaskCancelRequested
 from agent_runtime.domain.task import Task
 from agent_runtime.storage.base import chain_records, make_append_error
 from agent_runtime.storage.postgres.commits import TAKE_PENDING, CommitLog, Pending
 from agent_runtime.storage.postgres.connecting import Connection
 from agent_runtime.storage.postgres.journals import is_as_written
 
-_INSERT_TASK = """
+INSERT_TASK = """
 INSERT INTO tasks (task_id, version, epoch, status, prompt, plan_revision, cancel_requested, metadata,
-                   created_at, updated_at, submitter, request_key, head)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+                   created_at, updated_at, submitter, request_key, thread, head)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
-_UPDATE_TASK = """
+UPDATE_TASK = """
 UPDATE tasks SET version = %s, epoch = %s, status = %s, plan_revision = %s, cancel_requested = %s, updated_at = %s,
                  head = %s
 WHERE task_id = %s
 """
-_INSERT_EVENT = "INSERT INTO events (task_id, seq, epoch, at, type, data, hash) VALUES (%s, %s, %s, %s, %s, %s, %s)"
+INSERT_EVENT = "INSERT INTO events (task_id, seq, epoch, at, type, data, hash) VALUES (%s, %s, %s, %s, %s, %s, %s)"
 # In one order, so that two processes that lock several tasks do not wait for each other.
 _LOCK_ENDS = "SELECT task_id, version, epoch, head FROM tasks WHERE task_id = ANY(%s) ORDER BY task_id FOR UPDATE"
 _SELECT_HASH = "SELECT hash FROM events WHERE task_id = %s AND seq = %s"
@@ -65,6 +65,7 @@ def write_appends(connection: Connection, appends: Sequence[Append], log: Commit
     grown: dict[str, Append] = {}
     rows: list[tuple[object, ...]] = []
     changes: list[TaskChange] = []
+    cancelled: list[str] = []
     for append in appends:
         if append.head is not None and _was_written(connection, append):
             refusals.append(None)
@@ -78,14 +79,16 @@ def write_appends(connection: Connection, appends: Sequence[Append], log: Commit
         ends[append.task.task_id] = _End(append.task.version, append.task.epoch, append.head)
         rows += chained
         changes.append(Change(append.task.task_id, append.records[0].seq, append.records[-1].seq, append.head))
+        if any(isinstance(record.event, TaskCancelRequested) for record in append.records):
+            cancelled.append(append.task.task_id)
         if append not in created:
             grown[append.task.task_id] = append
     with connection.pipeline():
         for append in grown.values():
-            connection.execute(_UPDATE_TASK, _to_update(append))
+            connection.execute(UPDATE_TASK, _to_update(append))
         for row in rows:
-            connection.execute(_INSERT_EVENT, row)
-        log.add(connection, changes, pending)
+            connection.execute(INSERT_EVENT, row)
+        log.add(connection, changes, pending, cancelled)
         connection.execute("COMMIT")
     return refusals
 
@@ -100,7 +103,7 @@ def _begin(
     with connection.pipeline():
         connection.execute("BEGIN")
         creations = [
-            (append, connection.execute(_INSERT_TASK, _to_insert(append))) for append in appends if append.before == 0
+            (append, connection.execute(INSERT_TASK, _to_insert(append))) for append in appends if append.before == 0
         ]
         locked = connection.execute(_LOCK_ENDS, (known,)) if known else None
         taken = connection.execute(TAKE_PENDING) if log.takes_pending else None
@@ -115,8 +118,9 @@ def _to_insert(append: Append) -> tuple[object, ...]:
     metadata = json.dumps(dict(task.metadata))  # in ASCII, because text holds no NUL
     times = (format_time(records[0].at), format_time(records[-1].at))
     key = None if task.request_key is None else task.request_key.encode()
+    request = ((task.submitter or "").encode(), key, None if task.thread is None else task.thread.encode())
     _, head = chain_records(GENESIS, records)
-    return (task.task_id, *state, task.cancel_requested, metadata, *times, (task.submitter or "").encode(), key, head)
+    return (task.task_id, *state, task.cancel_requested, metadata, *times, *request, head)
 
 
 def _to_update(append: Append) -> tuple[object, ...]:

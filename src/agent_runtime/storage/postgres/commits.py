@@ -20,17 +20,18 @@ from agent_runtime.domain.commits import (
     merge_changes,
 )
 from agent_runtime.domain.events import EventRecord, restore_record
-from agent_runtime.domain.feed import FeedPage, FeedPosition, check_cursor
+from agent_runtime.domain.feed import FeedPage, FeedPosition, check_cursor, end_of
 from agent_runtime.storage.base import TakeCheckpoint, utc_now
 from agent_runtime.storage.feed import read_page
 from agent_runtime.storage.postgres.connecting import Connection
-from agent_runtime.storage.postgres.notices import make_payloads
+from agent_runtime.storage.postgres.notices import make_payloads, notify
 
 log = structlog.get_logger(__name__)
 
 _COLUMNS: LiteralString = "SELECT position, at, type, data, hash FROM commits"
 _INSERT = "INSERT INTO commits (position, at, type, data, hash) VALUES (%s, %s, %s, %s, %s)"
 _SELECT_FIRST: LiteralString = f"{_COLUMNS} ORDER BY position LIMIT 1"
+_SELECT_NEWEST: LiteralString = f"{_COLUMNS} ORDER BY position DESC LIMIT 1"
 _SELECT_ONE: LiteralString = f"{_COLUMNS} WHERE position = %s"
 _SELECT_FROM: LiteralString = f"{_COLUMNS} WHERE position >= %s ORDER BY position LIMIT %s"
 _SELECT_HEAD = "SELECT position, hash FROM commits ORDER BY position DESC LIMIT 1"
@@ -42,7 +43,6 @@ SELECT seq, epoch, at, type, data, hash FROM events WHERE task_id = %s AND seq B
 _INSERT_PENDING = "INSERT INTO pending_commits (type, data) VALUES (%s, %s)"
 TAKE_PENDING = "DELETE FROM pending_commits RETURNING id, type, data"
 _SELECT_PENDING = "SELECT id, type, data FROM pending_commits ORDER BY id"
-_NOTIFY = "SELECT pg_notify(%s, %s)"
 _HAS_PENDING = "SELECT EXISTS (SELECT 1 FROM pending_commits)"
 
 _CHUNK = 200
@@ -93,15 +93,23 @@ class CommitLog:
         """Begin a transaction after the newest durable commit."""
         self._next = self._head
 
-    def add(self, connection: Connection, changes: Sequence[TaskChange], pending: Sequence[Pending] = ()) -> None:
-        """Add the changes of a transaction, within it, after those of others that are pending."""
+    def add(
+        self,
+        connection: Connection,
+        changes: Sequence[TaskChange],
+        pending: Sequence[Pending] = (),
+        cancelled: Sequence[str] = (),
+    ) -> None:
+        """Add the changes of a transaction, within it, after those of others that are pending. It has added a
+        cancellation to the journals of `cancelled`.
+        """
         self._move(connection, pending)
         merged = merge_changes(changes) if changes else ()
         if merged and self.leads:
             self._insert(connection, CHANGES, encode_changes(merged))
         elif merged:
             connection.execute(_INSERT_PENDING, (CHANGES, encode_changes(merged)))
-        self._notify(connection, merged)
+        self._notify(connection, merged, cancelled)
 
     def take_checkpoint(self, connection: Connection, wanted: TakeCheckpoint) -> None:
         """Name the heads of all journals, in a transaction that sees one state; or ask the leader to do so."""
@@ -117,11 +125,11 @@ class CommitLog:
         self._head = self._next
         return self._head.position
 
-    def _notify(self, connection: Connection, changes: Sequence[TaskChange]) -> None:
+    def _notify(self, connection: Connection, changes: Sequence[TaskChange], cancelled: Sequence[str] = ()) -> None:
         if not self._exclusive:
             position = self._next.position if self._next != self._head else None
-            for payload in make_payloads(changes, position, pending=not self.leads):
-                connection.execute(_NOTIFY, (self._channel, payload))
+            for payload in make_payloads(changes, position, pending=not self.leads, cancelled=cancelled):
+                notify(connection, self._channel, payload)
 
     def _move(self, connection: Connection, pending: Sequence[Pending]) -> None:
         for one in sorted(pending, key=lambda one: one.id):
@@ -167,6 +175,11 @@ def _select_one(connection: Connection, statement: LiteralString, *values: int) 
 def check_position(connection: Connection, seen: FeedPosition) -> None:
     """Check that this database has given this cursor. Raises: InvalidInputError."""
     check_cursor(seen, select_head(connection).position, _select_one(connection, _SELECT_ONE, seen.commit))
+
+
+def select_end(connection: Connection) -> FeedPosition | None:
+    """Return the cursor of the newest entry; None if there are no commits."""
+    return end_of(_select_one(connection, _SELECT_NEWEST))
 
 
 def select_commits(connection: Connection, position: int) -> Iterator[Commit]:

@@ -29,7 +29,7 @@ _DEFAULTS = {
 }
 """Parameters of libpq that the URL can set otherwise. A host that is gone is noticed within half a minute."""
 
-_SERVER_KEEPALIVES = (
+SERVER_KEEPALIVES = (
     "SET tcp_keepalives_idle = 10",
     "SET tcp_keepalives_interval = 5",
     "SET tcp_keepalives_count = 2",
@@ -67,11 +67,11 @@ class Database:
         """Return a connection in autocommit mode: transactions are explicit. Raises: psycopg.Error,
         ConfigurationError.
         """
-        connection = psycopg.connect(autocommit=True, **self._read_parameters())  # type: ignore[arg-type]
+        connection = psycopg.connect(autocommit=True, **self.read_parameters())  # type: ignore[arg-type]
         try:
             _check_version(connection)
             with connection.pipeline():
-                for statement in _SERVER_KEEPALIVES:
+                for statement in SERVER_KEEPALIVES:
                     connection.execute(statement)
                 if read_only:
                     connection.execute("SET default_transaction_read_only = on")
@@ -80,7 +80,7 @@ class Database:
             raise
         return connection
 
-    def _read_parameters(self) -> dict[str, object]:
+    def read_parameters(self) -> dict[str, object]:
         """Return the parameters of the URL, with defaults. Raises: ConfigurationError without the URL."""
         try:
             given = conninfo_to_dict(self.url)

@@ -9,10 +9,12 @@ from agent_runtime.storage.postgres.connecting import Connection
 
 BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _SELECT_ENTRIES = "SELECT seq, epoch, at, type, data, hash FROM events WHERE task_id = %s ORDER BY seq"
+# In a database that an earlier version wrote, `tasks` has no `thread`, and the name means that of `absent`.
 _SELECT_INDEX = """
-SELECT version, epoch, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at, submitter,
-       request_key, head
-FROM tasks WHERE task_id = %s
+SELECT found.* FROM (SELECT NULL::bytea AS thread) absent CROSS JOIN LATERAL (
+    SELECT version, epoch, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at, submitter,
+           request_key, thread, head
+    FROM tasks WHERE task_id = %s) found
 """
 _SELECT_IDS = "SELECT task_id FROM tasks UNION SELECT task_id FROM events ORDER BY task_id"
 _SELECT_HASH = "SELECT hash FROM events WHERE task_id = %s AND seq = %s"
@@ -95,6 +97,7 @@ def _to_index(
     updated_at: str,
     submitter: bytes,
     request_key: bytes | None,
+    thread: bytes | None,
     head: str,
 ) -> StoredIndex:
     return StoredIndex(
@@ -110,6 +113,7 @@ def _to_index(
         submitter=read_text(submitter),
         request_key=None if request_key is None else read_text(request_key),
         head=head,
+        thread=None if thread is None else read_text(thread),
     )
 
 

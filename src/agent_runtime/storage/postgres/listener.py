@@ -3,33 +3,31 @@
 It never polls: it opens a lost connection again, and reads from the tables what it has missed meanwhile.
 """
 
-import os
-import selectors
+import time
 from collections.abc import Callable, Collection
-from threading import Event, Thread
+from threading import Event
 
-import psycopg
 import structlog
 from psycopg import sql
 
 from agent_runtime.storage.postgres.commits import has_pending, select_head
 from agent_runtime.storage.postgres.connecting import Connection, Database
+from agent_runtime.storage.postgres.listings import select_news
+from agent_runtime.storage.postgres.notice_thread import NoticeThread
 from agent_runtime.storage.postgres.notices import News, read_payload
-from agent_runtime.storage.postgres.rows import select_versions
+from agent_runtime.storage.postgres.rows import select_not_cancelled, select_versions
 
 log = structlog.get_logger(__name__)
 
 CATCH_UP_S = 30.0
 """How often the tables are looked at without a notice: one that got lost delays nobody for longer."""
 
-_PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 
-
-class Listener:
+class Listener(NoticeThread):
     """Hears the notices of other processes. `tell` is called in its thread.
 
-    `followed` returns the ids of the tasks that somebody follows here, `own_pid` the server's process whose notices
-    are this process's own.
+    `followed` returns the ids of the tasks that somebody follows here, `awaited` those whose cancellation is awaited,
+    `own_pid` the server's process whose notices are this process's own.
     """
 
     def __init__(
@@ -38,63 +36,61 @@ class Listener:
         channel: str,
         tell: Callable[[News], None],
         followed: Callable[[], Collection[str]],
+        awaited: Callable[[], Collection[str]],
         own_pid: Callable[[], int],
     ) -> None:
-        self._database = database
+        super().__init__(database, "agent-runtime-listener", read_only=True)
         self._channel = channel
         self._tell = tell
         self._followed = followed
+        self._awaited = awaited
         self._own_pid = own_pid
-        self._stopping = Event()
-        self._wake, self._waker = os.pipe()
-        self._thread = Thread(target=self._run, name="agent-runtime-listener", daemon=True)
         self._ready = Event()
+        self._looked_at = time.monotonic()
+        self._hears = False
+
+    @property
+    def hears(self) -> bool:
+        """Return whether its connection is open, as far as is known."""
+        return self._hears
+
+    @property
+    def age_s(self) -> float:
+        """The seconds since the listener last heard, or looked, what others have committed."""
+        return time.monotonic() - self._looked_at
 
     def start(self) -> None:
         """Start listening. Return once notices are heard, or cannot be for now."""
-        self._thread.start()
+        super().start()
         self._ready.wait()
 
-    def stop(self) -> None:
-        """Stop, and wait for the thread. Idempotent."""
-        if not self._stopping.is_set():
-            self._stopping.set()
-            os.write(self._waker, b"x")
-            self._thread.join()
-            os.close(self._wake)
-            os.close(self._waker)
+    # What follows runs in the thread.
 
-    def _run(self) -> None:
-        failures = 0
-        while not self._stopping.is_set():
-            try:
-                with self._database.connect(read_only=True) as connection:
-                    connection.add_notify_handler(lambda notice: self._hear(notice.pid, notice.payload))
-                    connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
-                    if failures:
-                        log.info("listener_recovered")
-                    failures = 0
-                    self._listen(connection)
-            except psycopg.Error as error:
-                if not failures:
-                    log.warning("listener_lost", error=" ".join(str(error).split()))
-                failures += 1
-            self._ready.set()
-            if failures:
-                self._stopping.wait(_PAUSES_S[min(failures, len(_PAUSES_S)) - 1])
+    def _begin(self, connection: Connection, *, again: bool) -> None:
+        connection.add_notify_handler(lambda notice: self._hear(notice.pid, notice.payload))
+        connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
+        if again:
+            log.info("listener_recovered")
 
-    def _listen(self, connection: Connection) -> None:
+    def _serve(self, connection: Connection) -> None:
         """Tell what is new until the connection is lost or `stop` is called. Raises: psycopg.Error."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(connection.fileno(), selectors.EVENT_READ)
-            selector.register(self._wake, selectors.EVENT_READ)
+        with self._select(connection) as selector:
             self._catch_up(connection)
+            self._hears = True
             self._ready.set()
             while not self._stopping.is_set():
                 if selector.select(CATCH_UP_S):
                     self._take(connection)
+                    self._looked_at = time.monotonic()
                 else:
                     self._catch_up(connection)
+
+    def _note_lost(self, error: str) -> None:
+        log.warning("listener_lost", error=error)
+
+    def _end(self) -> None:
+        self._hears = False
+        self._ready.set()
 
     def _take(self, connection: Connection) -> None:
         connection.pgconn.consume_input()
@@ -106,8 +102,14 @@ class Listener:
             self._tell(read_payload(payload))
 
     def _catch_up(self, connection: Connection) -> None:
-        """Tell what the tables say of the tasks that are followed here, and of the chain."""
-        followed = self._followed()
+        """Tell what the tables say of the tasks that are followed or awaited here, of the chain and the catalogue."""
+        followed, awaited = self._followed(), self._awaited()
         versions = select_versions(connection, followed)
         gone = frozenset(followed) - versions.keys()
-        self._tell(News(versions, gone, select_head(connection).position, has_pending(connection)))
+        cancelled = frozenset(awaited) - select_not_cancelled(connection, awaited) if awaited else frozenset()
+        listings = list(select_news(connection))
+        numbers = {key: number for key, number, _ in listings}
+        wanted = frozenset(key for key, _, is_wanted in listings if is_wanted)
+        position, pending = select_head(connection).position, has_pending(connection)
+        self._tell(News(versions, gone, cancelled, position, pending, numbers, wanted))
+        self._looked_at = time.monotonic()

@@ -1,8 +1,10 @@
 """Opens the session that writes: it owns the database, brings the tables up to date, and makes commits durable."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
+from typing import TypeVar
 
 import psycopg
 import structlog
@@ -20,6 +22,8 @@ from agent_runtime.storage.postgres.migrating import migrate
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 _START_S = 30.0
 """How long a start waits for the server, which may be starting too."""
 
@@ -28,6 +32,9 @@ _AGAIN_S = 0.5
 """How long a new session tries to own the database: that of this process may have just ended."""
 
 _DURABILITY = "SELECT current_setting('synchronous_commit'), current_setting('fsync')"
+
+_RESTARTS = (psycopg.errors.AdminShutdown, psycopg.errors.CrashShutdown, psycopg.errors.CannotConnectNow)
+"""What a server says that stops, or that has not started yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +53,9 @@ class SessionOpener:
         self._database = database
         self._exclusive = exclusive
 
-    def open_first(self, stopping: Event) -> Session:
-        """Open the first session. Wait for the server for a while, unless it refuses for good or `stopping` is set.
+    def open_first(self, stopping: Event, begin: Callable[[Session], T]) -> T:
+        """Open the first session, and return what `begin` returns of it. Wait for the server for a while, and begin
+        anew if the session is lost, unless the server refuses for good or `stopping` is set.
 
         Raises: ConfigurationError, AlreadyOwnedError, StoreUnavailableError.
         """
@@ -55,9 +63,15 @@ class SessionOpener:
         waits = False
         while True:
             try:
-                return self._open(patience_s=None)
+                session = self._open(patience_s=None)
+                try:
+                    return begin(session)
+                except BaseException:
+                    session.connection.close()
+                    raise
             except psycopg.Error as error:
-                if is_refusal(error) or error.sqlstate or time.monotonic() > give_up_at or stopping.wait(_PAUSE_S):
+                final = is_refusal(error) or (error.sqlstate and not isinstance(error, _RESTARTS))
+                if final or time.monotonic() > give_up_at or stopping.wait(_PAUSE_S):
                     raise make_opening_error(error) from error
                 if not waits:
                     waits = True

@@ -101,7 +101,7 @@ class Writer(WritingThread[Work]):
     # What follows runs in the thread.
 
     def _open_database(self) -> int:
-        self._adopt(self._sessions.open_first(self._stopping))
+        self._sessions.open_first(self._stopping, self._adopt)
         return self._log.head.position
 
     def _write_jobs(self, jobs: list[Job[Work]]) -> Iterator[Written[Work]]:

@@ -21,7 +21,7 @@ from agent_runtime.domain.commits import (
     merge_changes,
 )
 from agent_runtime.domain.events import EventRecord, restore_record
-from agent_runtime.domain.feed import FeedPage, FeedPosition, check_cursor
+from agent_runtime.domain.feed import FeedPage, FeedPosition, check_cursor, end_of
 from agent_runtime.storage.base import TakeCheckpoint, utc_now
 from agent_runtime.storage.feed import read_page
 
@@ -88,6 +88,11 @@ def _select_one(connection: sqlite3.Connection, statement: str, *values: int) ->
 def check_position(connection: sqlite3.Connection, seen: FeedPosition) -> None:
     """Check that this database has given this cursor. Raises: InvalidInputError."""
     check_cursor(seen, select_head(connection).position, _select_one(connection, SELECT_ONE, seen.commit))
+
+
+def select_end(connection: sqlite3.Connection) -> FeedPosition | None:
+    """Return the cursor of the newest entry; None if there are no commits."""
+    return end_of(_select_one(connection, SELECT_NEWEST))
 
 
 def select_feed(connection: sqlite3.Connection, seen: FeedPosition | None) -> FeedPage:

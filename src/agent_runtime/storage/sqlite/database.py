@@ -3,11 +3,12 @@
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from importlib.resources import files
 from pathlib import Path
 
 from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, StoreUnavailableError
+from agent_runtime.storage.schema import Schema
 from agent_runtime.storage.sqlite.commits import begin_commits
 from agent_runtime.storage.sqlite.database_file import create_database_file, describe_unusable
 from agent_runtime.storage.sqlite.journals import fill_hashes
@@ -32,6 +33,9 @@ MIGRATIONS: tuple[tuple[str, Step | None], ...] = (
     ("0004_starts.sql", None),
     ("0005_commits.sql", begin_commits),
     ("0006_planning.sql", None),
+    ("0007_ended.sql", None),
+    ("0008_states.sql", None),
+    ("0009_threads.sql", None),
 )
 """The scripts of `migrations/`, each with its step. A database's `user_version` counts those applied."""
 
@@ -112,6 +116,31 @@ def open_database(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def read_schema(path: Path) -> Schema:
+    """Return the state of the tables, and change nothing. Raises: ConfigurationError, StoreUnavailableError."""
+    if not path.exists():
+        return _make_schema(0)
+    try:
+        with closing(connect_reader(path)) as connection:
+            return _make_schema(_find_number(connection, path))
+    except sqlite3.Error as error:
+        raise _make_opening_error(path, error) from error
+
+
+def update_schema(path: Path) -> Schema:
+    """Apply the migrations that are missing, and return the state of the tables after that. The caller owns the
+    database.
+
+    Raises: ConfigurationError, StoreUnavailableError.
+    """
+    open_database(path).close()
+    return read_schema(path)
+
+
+def _make_schema(number: int) -> Schema:
+    return Schema(number, len(MIGRATIONS), tuple(script for script, _ in MIGRATIONS[number:]))
+
+
 def _refuse_rollback_journal(path: Path) -> None:
     """Refuse a rollback journal beside the database, which SQLite would apply to it. Raises: ConfigurationError.
 
@@ -131,13 +160,19 @@ def _refuse_rollback_journal(path: Path) -> None:
         )
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def _find_number(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the number of the last applied migration. Raises: ConfigurationError."""
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if found > len(MIGRATIONS):
         raise ConfigurationError(
             f"The database {path} was written by a newer version of Agent Runtime (its schema is {found}, this version "
             f"knows {len(MIGRATIONS)}). Run that version, or set another data_dir."
         )
+    return int(found)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    found = _find_number(connection, path)
     for number, (name, step) in enumerate(MIGRATIONS[found:], start=found + 1):
         script = files(__package__).joinpath("migrations", name).read_text(encoding="utf-8")
         try:

@@ -24,10 +24,11 @@ FROM events WHERE task_id = CAST(? AS TEXT) ORDER BY seq
 SELECT_INDEX = """
 SELECT version, epoch, CAST(status AS BLOB), CAST(prompt AS BLOB), plan_revision, cancel_requested,
        CAST(metadata AS BLOB), CAST(created_at AS BLOB), CAST(updated_at AS BLOB), CAST(submitter AS BLOB),
-       CAST(request_key AS BLOB), CAST(head AS BLOB)
+       CAST(request_key AS BLOB), CAST(thread AS BLOB), CAST(head AS BLOB)
 FROM tasks WHERE task_id = CAST(? AS TEXT)
 """
-HAS_SUBMITTER = "SELECT count(*) FROM pragma_table_info('tasks') WHERE name = 'submitter'"
+LATER_COLUMNS = ("submitter", "thread")
+SELECT_COLUMNS = "SELECT CAST(name AS BLOB) FROM pragma_table_info('tasks')"
 SELECT_IDS = """
 SELECT CAST(task_id AS BLOB) FROM (SELECT task_id FROM tasks UNION SELECT task_id FROM events) ORDER BY task_id
 """
@@ -47,8 +48,9 @@ def select_stored_journal(connection: sqlite3.Connection, task_id: str) -> Store
     connection.execute("BEGIN")
     try:
         entries = [_to_entry(*row) for row in connection.execute(SELECT_ENTRIES, (raw_id,))]
-        (has_submitter,) = connection.execute(HAS_SUBMITTER).fetchone()  # earlier versions have no such column
-        select = SELECT_INDEX if has_submitter else SELECT_INDEX.replace("CAST(submitter AS BLOB)", "NULL")
+        columns, select = {_to_text(name) for (name,) in connection.execute(SELECT_COLUMNS)}, SELECT_INDEX
+        for name in LATER_COLUMNS:  # a database of an earlier version does not have them
+            select = select if name in columns else select.replace(f"CAST({name} AS BLOB)", "NULL")
         index = connection.execute(select, (raw_id,)).fetchone()
     finally:
         connection.execute("ROLLBACK")
@@ -123,6 +125,7 @@ def _to_index(
     updated_at: Any,
     submitter: Any,
     request_key: Any,
+    thread: Any,
     head: Any,
 ) -> StoredIndex:
     return StoredIndex(
@@ -138,6 +141,7 @@ def _to_index(
         submitter=None if submitter is None else _to_text(submitter),
         request_key=None if request_key is None else _to_text(request_key),
         head=_to_text(head),
+        thread=None if thread is None else _to_text(thread),
     )
 
 

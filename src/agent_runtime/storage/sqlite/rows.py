@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from datetime import datetime
+from heapq import merge
+from operator import itemgetter
+from typing import Any
 
 from agent_runtime.domain.chain import GENESIS, format_time
 from agent_runtime.domain.commits import Change, Deletion
@@ -31,11 +34,12 @@ from agent_runtime.storage.conversions import (
 )
 from agent_runtime.storage.sqlite.journals import is_as_written, select_stored_journal
 from agent_runtime.storage.sqlite.planning import DELETE_ATTEMPTS
+from agent_runtime.storage.sqlite.states import delete_states_of_thread
 
 INSERT_TASK = """
 INSERT INTO tasks (task_id, version, epoch, status, prompt, plan_revision, cancel_requested, metadata,
-                   created_at, updated_at, submitter, request_key, head)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   created_at, updated_at, submitter, request_key, thread, head)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 UPDATE_TASK = """
 UPDATE tasks SET version = ?, epoch = ?, status = ?, plan_revision = ?, cancel_requested = ?, updated_at = ?, head = ?
@@ -46,6 +50,9 @@ INSERT_EVENT = "INSERT INTO events (task_id, seq, epoch, at, type, data, hash) V
 DELETE_TASK = "DELETE FROM tasks WHERE task_id = ?"
 DELETE_EVENTS = "DELETE FROM events WHERE task_id = ?"
 SELECT_END = "SELECT version, head FROM tasks WHERE task_id = ?"
+SELECT_NOT_CANCELLED = """
+SELECT task_id FROM tasks WHERE task_id IN (SELECT value FROM json_each(?)) AND NOT cancel_requested
+"""
 SELECT_VERSION = "SELECT version, epoch FROM tasks WHERE task_id = ?"
 SELECT_EVENTS = "SELECT seq, epoch, at, type, data FROM events WHERE task_id = ? AND seq > ? ORDER BY seq LIMIT ?"
 # While a plan awaits approval nothing else is written, so `updated_at` is when the plan was made.
@@ -57,20 +64,34 @@ ORDER BY updated_at LIMIT ?
 SELECT_COUNTS = "SELECT status, count(*) FROM tasks GROUP BY status"
 SELECT_STATUSES = "SELECT status FROM tasks WHERE task_id IN (SELECT value FROM json_each(?))"
 SELECT_REQUEST = "SELECT task_id FROM tasks WHERE submitter = ? AND request_key = ?"
-SELECT_PAGE = """
-SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at
-FROM tasks WHERE position < ? ORDER BY position DESC LIMIT ?
+_PAGE_COLUMNS = """
+SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at, thread
+FROM tasks
 """
-SELECT_PAGE_BY_STATUS = """
-SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at
-FROM tasks WHERE status = ? AND position < ? ORDER BY position DESC LIMIT ?
+SELECT_PAGE = f"""
+{_PAGE_COLUMNS} WHERE position < ? ORDER BY position DESC LIMIT ?
+"""
+SELECT_PAGE_BY_STATUS = f"""
+{_PAGE_COLUMNS} WHERE status = ? AND position < ? ORDER BY position DESC LIMIT ?
 """
 # The same, counting tasks with a changed journal as `needs_attention`, whatever their rows say.
-SELECT_PAGE_BY_STATUS_BUT = """
-SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at
-FROM tasks
-WHERE CASE WHEN task_id IN (SELECT value FROM json_each(?)) THEN 'needs_attention' ELSE status END = ? AND position < ?
+SELECT_PAGE_BY_STATUS_BUT = f"""
+{_PAGE_COLUMNS} WHERE status = ? AND position < ? AND task_id NOT IN (SELECT value FROM json_each(?))
 ORDER BY position DESC LIMIT ?
+"""  # noqa: S608 - the columns are ours
+SELECT_CHANGED = f"""
+{_PAGE_COLUMNS} WHERE task_id IN (SELECT value FROM json_each(?)) AND position < ? ORDER BY position DESC LIMIT ?
+"""  # noqa: S608 - the columns are ours
+SELECT_PAGE_OF_THREAD = f"""
+{_PAGE_COLUMNS} WHERE thread = ? AND position < ? ORDER BY position DESC
+"""
+# `created_at` is never later than `updated_at`, and the index has it. The last term says that the index suffices; it is
+# spelled as in the index.
+SELECT_ENDED = """
+SELECT task_id FROM tasks
+WHERE status = ? AND created_at < ? AND updated_at < ?
+  AND (status = 'cancelled' OR status = 'completed' OR status = 'expired' OR status = 'failed' OR status = 'rejected')
+ORDER BY created_at LIMIT ?
 """
 SELECT_UNFINISHED = """
 SELECT CAST(task_id AS BLOB) FROM tasks
@@ -99,7 +120,7 @@ def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[Ev
     metadata = json.dumps(dict(task.metadata), ensure_ascii=False)
     state = (task.version, task.epoch, task.status, task.prompt, task.plan_revision, task.cancel_requested)
     chained, head = chain_records(GENESIS, records)
-    request = (task.submitter, task.request_key)
+    request = (task.submitter, task.request_key, task.thread)
     try:
         connection.execute(INSERT_TASK, (task.task_id, *state, metadata, created, updated, *request, head))
     except sqlite3.IntegrityError as error:
@@ -142,6 +163,8 @@ def delete_task(connection: sqlite3.Connection, task: Task) -> Deletion:
     connection.execute(DELETE_ATTEMPTS, (task.task_id,))
     if not any(deleted):
         raise TaskNotFoundError(task.task_id)
+    if task.thread is not None:
+        delete_states_of_thread(connection, task.thread)
     return Deletion(task.task_id, last, head, journal_changed=task.journal_change is not None)
 
 
@@ -153,9 +176,11 @@ def beat(connection: sqlite3.Connection, at: datetime) -> None:
     connection.execute(UPSERT_HEARTBEAT, (format_time(at),))
 
 
-def select_journal(connection: sqlite3.Connection, task_id: str) -> tuple[Task, list[EventRecord]]:
-    """Return a task and its journal. Raises: TaskNotFoundError."""
-    return restore_task(select_stored_journal(connection, task_id))
+def select_journal(connection: sqlite3.Connection, task_id: str) -> tuple[Task, list[EventRecord], str]:
+    """Return a task, its journal, and the hash in its row. Raises: TaskNotFoundError."""
+    stored = select_stored_journal(connection, task_id)
+    task, journal = restore_task(stored)
+    return task, journal, stored.index.head if stored.index else ""
 
 
 def select_records(connection: sqlite3.Connection, task_id: str, after: int, limit: int) -> list[EventRecord]:
@@ -172,6 +197,11 @@ def select_version(connection: sqlite3.Connection, task_id: str) -> int | None:
     return int(found[0]) if found else None
 
 
+def select_not_cancelled(connection: sqlite3.Connection, task_ids: Collection[str]) -> set[str]:
+    """Return those of the tasks that exist and have no cancellation in their journals."""
+    return {task_id for (task_id,) in connection.execute(SELECT_NOT_CANCELLED, (json.dumps([*task_ids]),))}
+
+
 def select_request(connection: sqlite3.Connection, submitter: str, request_key: str) -> str | None:
     found = connection.execute(SELECT_REQUEST, (submitter, request_key)).fetchone()
     return str(found[0]) if found else None
@@ -182,14 +212,33 @@ def select_page(
 ) -> Page:
     """Return the newest tasks before a position. `changed` are those with a changed journal."""
     most = limit + 1  # one more, to know whether there is a next page
+    names = json.dumps([*changed])
+    others: list[Any] = []
     if status is None:
         rows = connection.execute(SELECT_PAGE, (before, most))
     elif changed:
-        rows = connection.execute(SELECT_PAGE_BY_STATUS_BUT, (json.dumps([*changed]), status, before, most))
+        rows = connection.execute(SELECT_PAGE_BY_STATUS_BUT, (status, before, names, most))
+        if status is TaskStatus.NEEDS_ATTENTION:
+            others = connection.execute(SELECT_CHANGED, (names, before, most)).fetchall()
     else:
         rows = connection.execute(SELECT_PAGE_BY_STATUS, (status, before, most))
     with closing(rows):
-        return make_page(((row[0], make_summary(*row[1:], needs_attention=row[1] in changed)) for row in rows), limit)
+        found = merge(rows, others, key=itemgetter(0), reverse=True)
+        return make_page(((row[0], make_summary(*row[1:], needs_attention=row[1] in changed)) for row in found), limit)
+
+
+def select_thread_page(
+    connection: sqlite3.Connection,
+    thread: str,
+    status: TaskStatus | None,
+    changed: Collection[str],
+    before: int,
+    limit: int,
+) -> Page:
+    """Return the newest tasks of a thread before a position, as `select_page`."""
+    with closing(connection.execute(SELECT_PAGE_OF_THREAD, (thread, before))) as rows:
+        found = ((row[0], make_summary(*row[1:], needs_attention=row[1] in changed)) for row in rows)
+        return make_page(((place, task) for place, task in found if status in {None, task.status}), limit)
 
 
 def select_unfinished(connection: sqlite3.Connection) -> list[str]:
@@ -205,6 +254,12 @@ def select_awaiting(connection: sqlite3.Connection, changed: Collection[str], li
     """Return the tasks that await approval and since when, oldest first, without those with a changed journal."""
     rows = connection.execute(SELECT_AWAITING, (json.dumps([*changed]), limit))
     return [(task_id, read_time(at)) for task_id, at in rows]
+
+
+def select_ended(connection: sqlite3.Connection, status: TaskStatus, before: datetime, limit: int) -> list[str]:
+    """Return the tasks in a final status whose last event is older than `before`, those created first at first."""
+    at = format_time(before)
+    return [task_id for (task_id,) in connection.execute(SELECT_ENDED, (status, at, at, limit))]
 
 
 def select_counts(connection: sqlite3.Connection, changed: Collection[str]) -> Counter[TaskStatus]:

@@ -297,7 +297,11 @@ class LifeOfATask(Misbehaviour, RuleBasedStateMachine):
         asked = self.task.steps[data.draw(st.sampled_from(self.asking_steps))].asked
         assert asked
         comment = data.draw(st.sampled_from([None, "not so"]))
-        self.decide(kind(call_id=asked.call_id, arguments_digest=asked.arguments_digest, comment=comment), back, caller)
+        decision = kind(call_id=asked.call_id, arguments_digest=asked.arguments_digest, comment=comment)
+        if isinstance(decision, ApproveCall) and data.draw(st.sampled_from([False, False, True])):
+            decision = decision.model_copy(update={"edited_arguments": {"n": data.draw(st.sampled_from([8, 8.0]))}})
+        if self.decide(decision, back, caller) and isinstance(decision, ApproveCall) and decision.edited_arguments:
+            self.note("an edited call")
 
     @precondition(lambda self: any(run.in_progress for run in self.runs) and not self.task.questions)
     @rule(

@@ -10,6 +10,7 @@ from agent_runtime.domain.call_rules import CallRefusedError, Proposal, next_pro
 from agent_runtime.domain.commands import AskModel, CallTool, OutlastOutage, ProposePlan, WriteEvents
 from agent_runtime.domain.errors import ConflictError, IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.plan_requests import fail_planning
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import PendingCall, StepStatus, Task, may_outlast, may_repeat
 from agent_runtime.domain.tools import StoredResult
@@ -223,7 +224,7 @@ class Run:
                     self.stage(*events)
                 case ProposePlan():
                     self.has_stopped = True
-                    self.stage(*self.plan_events())
+                    self.stage(*self.plan_events(fails=instant in {"error", "lost", "silence"}))
                 case OutlastOutage(step):
                     if busy:
                         break
@@ -247,8 +248,10 @@ class Run:
     def busy(self) -> set[str]:
         return {work.step_id for work in self.in_progress}
 
-    def plan_events(self) -> list[ev.Event]:
-        """Return the next revision, with the policy's approval if the task requests it."""
+    def plan_events(self, *, fails: bool) -> list[ev.Event]:
+        """Return the next revision, with the policy's approval if the task requests it. `fails`: there is no other."""
+        if fails and self.task.contract:
+            return [fail_planning(self.task, "planning_refused", "m")]
         revision = self.task.plan_revision + 1
         contract = self.draft_contract(revision)
         proposed = ev.PlanProposed(

@@ -27,6 +27,7 @@ RUN_EVENTS = frozenset(
         "input.requested",
         "input.withdrawn",
         "budget.exceeded",
+        "plan.revision_failed",
     }
 )
 _REFERENCE = re.compile(r"\$\{(\w+)\.(text|output\.n)\}")
@@ -50,6 +51,8 @@ class ObservedStep:
     approved_arguments: dict[str, Any] | None = None
     """The arguments that a person has approved."""
     requested_arguments: dict[str, Any] | None = None
+    edited_arguments: dict[str, Any] | None = None
+    """The arguments that a person put in place of the plan's or the model's."""
     question: str | None = None
     """The id of the server's open question in the call."""
     turns: list[dict[str, Any]] = field(default_factory=list)
@@ -82,6 +85,7 @@ class ObservedStep:
         """Settle the pending call. Another call needs another proposal of the model."""
         self.settled_calls += 1
         self.status, self.call_id, self.approved_arguments, self.requested_arguments = "running", None, None, None
+        self.edited_arguments = None
 
 
 @dataclass
@@ -102,10 +106,14 @@ class World:
     approved_by_person: bool = False
     """A person approved it, not the operator's policy."""
     open_for_decision: bool = False
+    was_sent_back: bool = False
+    """A person asked for another plan than the current one, and there is none yet."""
     covers_data: bool = False
     """The approval of the plan covers calls that need approval because of their data."""
     authors: set[str] = field(default_factory=set)
     """Everybody who shaped what is to be approved."""
+    reviser: str | None = None
+    """Who asked for another plan, until there is one, or it is known that there will be none."""
     has_begun: bool = False
     """A step was started."""
     waits: int = 0
@@ -192,7 +200,11 @@ class World:
             both = {"submit", "admin"}.intersection(data["scopes"])
             self.check("G4", both, f"{kind} by its author {data['actor']}")
         told_a_model = kind == "call.denied" and data["comment"] and self.steps[data["step_id"]].is_agent
-        shaped = kind in {"task.submitted", "plan.edited", "plan.revision_requested"} or told_a_model
+        if kind == "plan.proposed" and self.reviser:
+            self.authors.add(self.reviser)
+        if kind.startswith("plan."):
+            self.reviser = data["actor"] if kind == "plan.revision_requested" else None
+        shaped = kind in {"task.submitted", "plan.edited"} or told_a_model
         gave = kind == "step.resolved" and data["output"] is not None
         if shaped or gave or (kind == "input.answered" and data["content"] is not None):
             self.authors.add(data["actor"])
@@ -209,12 +221,19 @@ class World:
         if kind == "plan.repinned":
             self._read_repinned(data)
             return
+        if kind == "plan.revision_failed":
+            same = (data["revision"], data["digest"]) == (self.revision, self.digest)
+            self.check(
+                "G4", same and self.was_sent_back, "another plan than the one that was sent back awaits approval"
+            )
+            self.open_for_decision, self.was_sent_back = True, False
+            return
         current = self.open_for_decision and (data["revision"], data["digest"]) == (self.revision, self.digest)
         self.check("G4", current, f"{kind} of a plan that does not await a decision")
         if kind == "plan.approved":
             self.check("G4", self.approved_digest is None, "a second approval")
             self.approved_digest, self.approved_by_person = data["digest"], data["actor"] != "policy"
-        self.open_for_decision = False
+        self.open_for_decision, self.was_sent_back = False, kind == "plan.revision_requested"
 
     def _read_repinned(self, data: dict[str, Any]) -> None:
         """Read the same plan for other servers, which makes its approval void."""
@@ -253,7 +272,8 @@ class World:
         same = all(step.plan[name] == data[name] for name in ("server", "tool"))
         self.check("G5", same, f"{data['step_id']} calls another tool")
         try:
-            same = _is_same_json(self.resolve_arguments(data["step_id"]), data["arguments"])
+            expected = step.edited_arguments or self.resolve_arguments(data["step_id"])
+            same = _is_same_json(expected, data["arguments"])
             self.check("G5", same, "other arguments than the plan's")
         except UnresolvedReferenceError:
             self.report("G5", f"{data['step_id']} was called, and its arguments do not exist")
@@ -279,7 +299,7 @@ class World:
         self.check("G5", same, f"{place} is of another tool, or of an unlisted one")
         self.check(
             "G5",
-            _is_same_json(parse_arguments(pending), data["arguments"]),
+            _is_same_json(step.edited_arguments or parse_arguments(pending), data["arguments"]),
             f"{place} has other arguments than the model's",
         )
 
@@ -334,9 +354,10 @@ class World:
             case "call.approved":
                 same = step.status == "asking" and data["arguments_digest"] == _digest_of(step.requested_arguments)
                 self.check("G4", same, "another call was approved than the requested one")
+                self._read_edit(data, step)
                 step.status, step.approved_arguments = (
                     "running" if step.is_agent else "pending",
-                    step.requested_arguments,
+                    data.get("edited_arguments") or step.requested_arguments,
                 )
             case "call.denied" if step.is_agent:
                 step.settle_call()
@@ -346,6 +367,17 @@ class World:
                 step.status, step.question = "unknown", None
             case "step.resolved":
                 self._read_resolution(data, step)
+
+    def _read_edit(self, data: dict[str, Any], step: ObservedStep) -> None:
+        if "edited_arguments" not in data:
+            return
+        scopes = set(data.get("scopes", ()))
+        both = "admin" in scopes or {"submit", "approve"} <= scopes
+        self.check("G4", both, f"{data['actor']} edited the arguments of a call, and may not")
+        same = data["edited_digest"] == _digest_of(data["edited_arguments"])
+        self.check("G4", same, "edited arguments under the digest of others")
+        step.edited_arguments = data["edited_arguments"]
+        self.authors.add(data["actor"])
 
     def _met_outage(self, data: dict[str, Any]) -> bool:
         """Return whether a result says that the call is repeated after an outage, which no model is told."""

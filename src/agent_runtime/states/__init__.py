@@ -1,0 +1,1 @@
+"""The states of front ends: one JSON document for each agent and thread, beside the journals of tasks."""
