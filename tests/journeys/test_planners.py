@@ -268,7 +268,8 @@ async def test_each_level_of_output_gives_a_plan_and_is_remembered(
 async def test_a_model_that_fails_ends_the_task_with_a_clear_error(
     model_house: House, models: ModelServer, fault: Fault, code: str
 ) -> None:
-    model_house.use_model(models.base_url, max_retries=0, timeout_s=0.5)
+    silent = fault.kind in {"hang", "stall_stream"}
+    model_house.use_model(models.base_url, max_retries=0, timeout_s=0.5 if silent else 20)
     model_house.limit(planning_outage_s=0)
     models.on("", fault)
     async with model_house.open() as runtime:
