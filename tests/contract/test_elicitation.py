@@ -7,29 +7,29 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from agent_runtime.domain.elicitation import Question
+from agent_runtime.domain.elicitation import DECLINED, Question, Reply
 from agent_runtime.domain.errors import OutcomeUnknownError
 from agent_runtime.domain.patience import Report
 from agent_runtime.domain.tools import StdioServer, StoredResult
-from agent_runtime.domain.values import JsonObject
 from odd_servers import EventStreamHandler, serve_over
 from pools import KEY, Place
 from servers.asking_server import FORM, handshake, messages
 from waiting import eventually
 
 SERVER = Path(__file__).parents[1] / "servers" / "asking_server.py"
-ANSWER = {"name": "Ann", "count": 3}
+CONTENT = {"name": "Ann", "count": 3}
+ANSWER = Reply("accept", CONTENT)
 
 
 @dataclass
 class Person:
-    """A patience with a person behind it who gives this answer, None to decline, or never says anything."""
+    """A patience with a person behind it who gives this reply, or never says anything."""
 
-    answer: JsonObject | None = None
+    reply: Reply = DECLINED
     silent: bool = False
     task_id: str = "t"
     longest_s: float = 60
@@ -42,13 +42,13 @@ class Person:
     def tell(self, report: Report) -> None:
         raise AssertionError(report)
 
-    async def ask(self, question: Question, expired: asyncio.Event) -> JsonObject | None:
+    async def ask(self, question: Question, expired: asyncio.Event) -> Reply:
         self.asked.append(question)
         try:
             if self.silent:
                 await expired.wait()
-                return None
-            return self.answer
+                return DECLINED
+            return self.reply
         finally:
             self.ended += 1
 
@@ -88,13 +88,16 @@ async def ask(place: Place, tool: str, person: Person | None, *, timeout_s: floa
 @pytest.mark.parametrize("over", ["stdio", "http"])
 async def test_a_question_of_a_server_is_asked_and_gets_its_answer(place: Place, over: str) -> None:
     person = Person(ANSWER)
-    assert await ask(place, "form", person, over=over) == {"action": "accept", "content": ANSWER}
+    assert await ask(place, "form", person, over=over) == {"action": "accept", "content": CONTENT}
     assert person.asked == [Question("Who are you?", FORM)]
 
 
 @pytest.mark.parametrize("over", ["stdio", "http"])
-async def test_a_question_that_is_declined_is_declined_to_the_server(place: Place, over: str) -> None:
-    assert await ask(place, "form", Person(None), over=over) == {"action": "decline"}
+@pytest.mark.parametrize("action", ["decline", "cancel"])
+async def test_a_server_learns_that_its_question_was_declined_or_dismissed(
+    place: Place, over: str, action: Literal["decline", "cancel"]
+) -> None:
+    assert await ask(place, "form", Person(Reply(action)), over=over) == {"action": action}
 
 
 @pytest.mark.parametrize("over", ["stdio", "http"])
@@ -135,7 +138,7 @@ async def test_sampling_roots_and_what_nobody_knows_are_refused_with_an_error(pl
 
 
 async def test_a_question_that_cannot_be_read_is_refused_and_never_asked(place: Place) -> None:
-    person = Person({})
+    person = Person(Reply("accept", {}))
     *refused, last = await ask(place, "odd", person)
     assert refused == [{"error": -32602}] * 4
     assert last == {"error": -32602}
@@ -143,7 +146,7 @@ async def test_a_question_that_cannot_be_read_is_refused_and_never_asked(place: 
 
 
 async def test_secrets_that_a_server_asks_with_are_redacted(place: Place) -> None:
-    person = Person({})
+    person = Person(Reply("accept", {}))
     await ask(place, "secret", person)
     assert person.asked[0].message == "Is [redacted] right?"
     assert KEY not in str(person.asked)
@@ -180,15 +183,16 @@ async def call_modern(place: Place, tool: str, person: Person | None, timeout_s:
 async def test_a_server_that_needs_input_is_called_again_with_the_answer_and_its_state(place: Place) -> None:
     person = Person(ANSWER)
     got = json.loads((await call_modern(place, "form", person)).text)
-    assert (got["who"]["action"], got["who"]["content"], got["arguments"]) == ("accept", ANSWER, {"label": "x"})
+    assert (got["who"]["action"], got["who"]["content"], got["arguments"]) == ("accept", CONTENT, {"label": "x"})
     assert (got["state"], got["offered"]["elicitation"]) == ("1", {})
     assert person.asked == [Question("Number 0?", FORM)]
 
 
-async def test_a_call_may_take_several_rounds(place: Place) -> None:
-    person = Person(None)
+@pytest.mark.parametrize("action", ["decline", "cancel"])
+async def test_a_call_may_take_several_rounds(place: Place, action: Literal["decline", "cancel"]) -> None:
+    person = Person(Reply(action))
     got = json.loads((await call_modern(place, "twice", person)).text)
-    assert (got["who"]["action"], got["state"], len(person.asked)) == ("decline", "2", 2)
+    assert (got["who"]["action"], got["state"], len(person.asked)) == (action, "2", 2)
     assert json.loads((await call_modern(place, "later", None)).text)["state"] == "2"
 
 
@@ -211,7 +215,7 @@ class Latecomer(Person):
 
     place: Place | None = None
 
-    async def ask(self, question: Question, expired: asyncio.Event) -> JsonObject | None:
+    async def ask(self, question: Question, expired: asyncio.Event) -> Reply:
         place = self.place
         assert place is not None
         await eventually(lambda: not place.find_processes())

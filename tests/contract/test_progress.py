@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent_runtime.domain.elicitation import Question
+from agent_runtime.domain.elicitation import Question, Reply
 from agent_runtime.domain.errors import OutcomeUnknownError
 from agent_runtime.domain.patience import Report
 from agent_runtime.domain.tools import StoredResult
@@ -36,7 +36,7 @@ class Allowance:
     def tell(self, report: Report) -> None:
         self.told.append(report)
 
-    async def ask(self, question: Question, expired: asyncio.Event) -> None:  # noqa: ARG002 - the shape of the port
+    async def ask(self, question: Question, expired: asyncio.Event) -> Reply:  # noqa: ARG002 - the shape of the port
         raise AssertionError(question)
 
 

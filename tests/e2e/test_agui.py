@@ -274,11 +274,14 @@ def test_questions_of_servers_are_interrupts_and_all_that_is_open_is_answered_at
         wrong = [answer_to(asked[0], name="Ann"), answer_to(asked[1], count=10)]
         assert resume(service, thread, *wrong).outcome == "invalid_input"
         assert len(service.task(first["metadata"]["taskId"])["attention"]) == 2
-        entries = [answer_to(asked[0], name="Ann"), answer_to(asked[1], status="cancelled")]
+        entries = [
+            answer_to(asked[0], status="cancelled"),
+            answer_to(asked[1], status="cancelled", action="decline"),
+        ]
         told = resume(service, thread, *entries)
         assert told.outcome == "success"
         assert sorted(json.loads(event["content"])["action"] for event in told.of("TOOL_CALL_RESULT")) == [
-            "accept",
+            "cancel",
             "decline",
         ]
         assert resume(service, thread, *entries).outcome == "success"

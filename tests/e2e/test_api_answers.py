@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from agent_runtime.client import Client
 from serving import Service, journal_of
+from sockets import next_message, open_socket, send
 from waiting import eventually_sync
 
 SERVER = Path(__file__).parents[1] / "servers" / "asking_server.py"
@@ -69,7 +71,7 @@ def test_a_question_is_shown_with_its_server_and_its_schema_and_gets_its_answer(
         "server": "asking",
         "tool": "form",
         "message": "Who are you?",
-        "actions": ["accept", "decline"],
+        "actions": ["accept", "decline", "cancel"],
     }
     assert asked["schema"]["required"] == ["name"]
     assert asked["sent_at"] <= asked["asked_at"]
@@ -102,12 +104,30 @@ def test_what_was_approved_stays_as_it_was(service: Service) -> None:
         assert after[part] == before[part]
 
 
-def test_a_question_that_is_declined_is_declined_to_the_server(service: Service) -> None:
+@pytest.mark.parametrize(("action", "line"), [("decline", "declined"), ("cancel", "dismissed")])
+def test_a_server_learns_that_its_question_was_declined_or_dismissed(service: Service, action: str, line: str) -> None:
     task_id, asked = asked_by(service, "form")
-    assert answer(service, task_id, asked, action="decline").status_code == 202
-    assert wait_for_server_answer(service, task_id) == {"action": "decline"}
-    (_, declined) = service.task(task_id)["approvals"]
-    assert (declined["decision"], declined["step_id"]) == ("decline", "s1")
+    assert answer(service, task_id, asked, action=action).status_code == 202
+    assert wait_for_server_answer(service, task_id) == {"action": action}
+    (_, decided) = service.task(task_id)["approvals"]
+    assert (decided["decision"], decided["step_id"]) == (action, "s1")
+    (answered,) = [event for event in journal_of(service, task_id) if event["type"] == "input.answered"]
+    assert (answered["data"]["action"], answered["data"]["content"]) == (action, None)
+    assert f"Question of step s1 {line}." in service.client.get(f"/v1/tasks/{task_id}/stream").text
+
+
+def test_a_socket_and_the_client_dismiss_a_question(service: Service) -> None:
+    task_id, asked = asked_by(service, "form")
+    with open_socket(service, f"/v1/tasks/{task_id}/stream") as connection:
+        send(connection, type="answer", id="1", question_id=asked["question_id"], action="cancel")
+        while (reply := next_message(connection)).get("to") != "1":
+            pass
+        assert reply["ok"] is True
+    assert wait_for_server_answer(service, task_id) == {"action": "cancel"}
+    task_id, asked = asked_by(service, "form")
+    with Client(service.url) as client:
+        client.dismiss(task_id, asked["question_id"])
+    assert wait_for_server_answer(service, task_id) == {"action": "cancel"}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +141,8 @@ def test_a_question_that_is_declined_is_declined_to_the_server(service: Service)
         ({"action": "accept", "content": {"name": "x" * 70_000}}, "content", "limit"),
         ({"action": "accept", "content": [1]}, "content", ""),
         ({"action": "decline", "content": {}}, "content", "'accept' only"),
-        ({"action": "cancel"}, "action", "accept"),
+        ({"action": "cancel", "content": {}}, "content", "'accept' only"),
+        ({"action": "dismiss"}, "action", "accept"),
         ({}, "action", ""),
     ],
 )

@@ -169,8 +169,9 @@ def test_a_call_of_unknown_outcome_is_resolved_by_a_person(folder: Folder) -> No
     [
         (("--content", '{"name": "Ann"}'), {"action": "accept", "content": {"name": "Ann"}}),
         (("--decline",), {"action": "decline"}),
+        (("--dismiss",), {"action": "cancel"}),
     ],
-    ids=["answered", "declined"],
+    ids=["answered", "declined", "dismissed"],
 )
 def test_a_question_of_a_server_is_answered_at_the_command_line(
     folder: Folder, words: tuple[str, ...], got: dict[str, Any]

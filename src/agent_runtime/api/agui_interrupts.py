@@ -207,7 +207,10 @@ def read_decisions(subject: Subject, entry: ResumeEntry) -> tuple[Decision, ...]
     Raises: InvalidInputError or InvalidPlanError with every fault.
     """
     if entry.status == "cancelled":
-        return (Answer(question_id=subject.name, action="decline"),) if subject.kind == "input" else (Cancel(),)
+        if subject.kind != "input":
+            return (Cancel(),)
+        declined = entry.payload == {"action": "decline"}
+        return (Answer(question_id=subject.name, action="decline" if declined else "cancel"),)
     payload = {} if entry.payload is None else entry.payload
     match subject.kind:
         case "plan":

@@ -20,7 +20,7 @@ from agent_runtime.api.faults import faults_of
 from agent_runtime.api.problems import BadRequestError
 from agent_runtime.domain.contract import MOST_STEPS, Budget, Limits
 from agent_runtime.domain.errors import InvalidInputError, InvalidPlanError
-from agent_runtime.domain.events import Resolution
+from agent_runtime.domain.events import AnswerAction, Resolution
 from agent_runtime.domain.feed import NEWEST
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.rerun import RerunFrom
@@ -190,9 +190,12 @@ class ApproveCallRequest(CallDecisionRequest):
 
 
 class AnswerRequest(Body):
-    """An answer to the question of a server. `content`, with `accept` only, fits the schema of the question."""
+    """An answer to the question of a server. `content`, with `accept` only, fits the schema of the question.
 
-    action: Literal["accept", "decline"]
+    `decline` refuses to answer; `cancel` dismisses the question without a choice. The server learns which.
+    """
+
+    action: AnswerAction
     content: dict[str, Any] | None = None
 
 

@@ -361,6 +361,11 @@ export class Client {
     return this.decide(id, `answers/${encodeURIComponent(questionId)}`, body);
   }
 
+  /** Dismiss a question of a server: it learns that you neither answered nor declined. @param {string} id @param {string} questionId */
+  dismiss(id, questionId) {
+    return this.decide(id, `answers/${encodeURIComponent(questionId)}`, { action: "cancel" });
+  }
+
   /**
    * Say what became of a call of unknown outcome. `more` has `call_id`, `output` and `comment`.
    * @param {string} id @param {string} stepId @param {"done" | "retry" | "skip" | "fail"} resolution @param {object} [more]

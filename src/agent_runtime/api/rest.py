@@ -228,8 +228,8 @@ async def deny_call(task_id: TaskId, call_id: str, decide: Decide, body: CallDec
 )
 @requires("approve")
 async def answer_question(task_id: TaskId, question_id: str, decide: Decide, body: AnswerRequest) -> Response:
-    """Answer or decline a question of a server that `attention` shows. The server gets the content, and nothing else
-    of the task changes.
+    """Answer, decline or dismiss a question of a server that `attention` shows. The server gets the action and the
+    content, and nothing else of the task changes.
     """
     return await decide(task_id, Answer(question_id=question_id, **dict(body)))
 

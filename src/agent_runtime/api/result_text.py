@@ -11,7 +11,7 @@ from agent_runtime.domain.task import RevisionFailure, StepStatus, Task
 from agent_runtime.text.escaping import one_line
 
 RESOLUTIONS = ("done", "retry", "skip", "fail")
-ANSWERS = ("accept", "decline")
+ANSWERS = ("accept", "decline", "cancel")
 
 _LONGEST_REASON = 500
 

@@ -120,12 +120,15 @@ def reject(options: argparse.Namespace) -> int:
 
 
 def answer(options: argparse.Namespace) -> int:
-    """Answer or decline a question of a server."""
+    """Answer, decline or dismiss a question of a server."""
     with connect(options) as service:
+        if options.dismiss:
+            service.client.dismiss(options.task_id, options.question)
+            return _continue(options, service, f"Dismissed the question {options.question}.")
         content = None if options.decline else options.content or {}
         service.client.answer(options.task_id, options.question, content)
-        declined = "Declined" if options.decline else "Answered"
-        return _continue(options, service, f"{declined} the question {options.question}.")
+        answered = "Declined" if options.decline else "Answered"
+        return _continue(options, service, f"{answered} the question {options.question}.")
 
 
 def revise(options: argparse.Namespace) -> int:

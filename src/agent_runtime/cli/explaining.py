@@ -45,7 +45,7 @@ def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
             show_question(asked)
             question = ("--question", asked["question_id"])
             output.say(f"Answer it: {hint(options, 'answer', task_id, *question, '--content', 'JSON')}")
-            output.say(f"or decline it: {hint(options, 'answer', task_id, *question, '--decline')}")
+            output.say(f"or decline it: {hint(options, 'answer', task_id, *question, '--decline')} (or --dismiss)")
             continue
         output.say(f"Step {asked['step_id']} called {output.tool_name(asked)}: {asked['reason']}")
         if asked["needed_by"]:

@@ -177,6 +177,10 @@ class AsyncClient:
         path = task_path(task_id, "answers", question_id)
         return await self._call(shapes.Task, post(path, action=action, content=content))
 
+    async def dismiss(self, task_id: str, question_id: str) -> shapes.Task:
+        """Dismiss a question of a server: it learns that you neither answered nor declined."""
+        return await self._call(shapes.Task, post(task_path(task_id, "answers", question_id), action="cancel"))
+
     async def resolve(
         self,
         task_id: str,

@@ -181,6 +181,10 @@ class Client:
         path = task_path(task_id, "answers", question_id)
         return self._call(shapes.Task, post(path, action=action, content=content))
 
+    def dismiss(self, task_id: str, question_id: str) -> shapes.Task:
+        """Dismiss a question of a server: it learns that you neither answered nor declined."""
+        return self._call(shapes.Task, post(task_path(task_id, "answers", question_id), action="cancel"))
+
     def resolve(
         self,
         task_id: str,

@@ -1,8 +1,6 @@
 """The decisions that a person can make about a task."""
 
-from typing import Literal
-
-from agent_runtime.domain.events import Resolution
+from agent_runtime.domain.events import AnswerAction, Resolution
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.values import JsonObject, JsonValue, Value
 
@@ -78,10 +76,10 @@ class DenyCall(Value):
 
 
 class Answer(Value):
-    """Answer the question of a server with `content`, which fits its schema, or decline to."""
+    """Answer the question of a server with `content`, which fits its schema, decline to, or dismiss it (`cancel`)."""
 
     question_id: str
-    action: Literal["accept", "decline"]
+    action: AnswerAction
     content: JsonObject | None = None
 
 

@@ -271,7 +271,7 @@ def _answer(task: Task, decision: Answer, caller: Caller) -> InputAnswered:
         )
     expect(task, caller, TaskStatus.NEEDS_ATTENTION, "asked for input")
     step_id, question = asked[question_id]
-    content = None if decision.action == "decline" else decision.content or {}
+    content = (decision.content or {}) if decision.action == "accept" else None
     if content is None and decision.content is not None:
         raise InvalidInputError([Fault("content", "A content goes with the action 'accept' only.")])
     faults = [] if content is None else list(find_answer_faults(content, question.requested_schema))

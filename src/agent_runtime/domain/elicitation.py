@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from agent_runtime.domain.drafting import argument_faults
 from agent_runtime.domain.errors import Fault
+from agent_runtime.domain.events import AnswerAction
 from agent_runtime.domain.schemas import UnusableSchemaError, check_schema
 from agent_runtime.domain.values import JsonObject, JsonValue, canonical, is_deeper_than
 from agent_runtime.text.escaping import is_blank
@@ -34,6 +35,18 @@ class Question:
 
     message: str
     requested_schema: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The reply to a question, as its server gets it. `content` goes with `accept` only."""
+
+    action: AnswerAction
+    content: JsonObject | None = None
+
+
+DECLINED = Reply("decline")
+"""The reply to a question that nobody can answer."""
 
 
 def read_question(params: Mapping[str, JsonValue]) -> Question:

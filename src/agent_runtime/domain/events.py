@@ -28,6 +28,7 @@ POLICY = "policy"
 
 
 Resolution = Literal["done", "retry", "skip", "fail"]
+AnswerAction = Literal["accept", "decline", "cancel"]
 Objection = Literal["call_as_text", "only_thoughts"]
 
 _S, _OPEN = TaskStatus, frozenset(TaskStatus) - TERMINAL
@@ -290,11 +291,14 @@ class InputRequested(Event, type="input.requested", follows={_S.EXECUTING, _S.NE
 
 
 class InputAnswered(Event, SignedEvent, type="input.answered", follows={_S.NEEDS_ATTENTION}):
-    """A person answered the question of a server; `content` is what the server gets, None where they declined."""
+    """A person answered the question of a server, declined it, or dismissed it (`cancel`).
+
+    `content` is what the server gets, None unless it was answered.
+    """
 
     step_id: str
     question_id: str
-    action: Literal["accept", "decline"]
+    action: AnswerAction
     content: JsonObject | None = None
     actor: str = ANONYMOUS
 

@@ -14,6 +14,8 @@ _OBJECTIONS: Mapping[ev.Objection, str] = {
     "only_thoughts": "its answer holds nothing but thoughts.",
 }
 
+_ANSWERED: Mapping[ev.AnswerAction, str] = {"accept": "answered", "decline": "declined", "cancel": "dismissed"}
+
 
 def log_line(record: EventRecord) -> str | None:
     """Return the event as one line of text, or None if it is not worth a line."""
@@ -102,9 +104,7 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ),
     ev.CallDenied: lambda event: f"Call of step {event.step_id} denied{_by(event.actor)}{_because(event.comment)}",
     ev.InputRequested: lambda event: f"{event.server} asks in step {event.step_id}: {event.message}",
-    ev.InputAnswered: lambda event: (
-        f"Question of step {event.step_id} {'answered' if event.action == 'accept' else 'declined'}{_by(event.actor)}."
-    ),
+    ev.InputAnswered: lambda event: f"Question of step {event.step_id} {_ANSWERED[event.action]}{_by(event.actor)}.",
     ev.InputWithdrawn: lambda event: f"Question of step {event.step_id} closed: {event.reason}",
     ev.StepCompleted: lambda event: f"Step {event.step_id} completed{_because(event.note)}",
     ev.StepFailed: lambda event: f"Step {event.step_id} failed: {event.message}",

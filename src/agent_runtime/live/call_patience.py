@@ -6,11 +6,10 @@ from contextlib import suppress
 from typing import Protocol
 
 from agent_runtime.domain.budget import seconds_left
-from agent_runtime.domain.elicitation import MOST_QUESTIONS, Question
+from agent_runtime.domain.elicitation import DECLINED, MOST_QUESTIONS, Question, Reply
 from agent_runtime.domain.events import Event, EventRecord, InputAnswered, InputRequested, InputWithdrawn, ToolCalled
 from agent_runtime.domain.patience import Report, report_line
 from agent_runtime.domain.task import Task
-from agent_runtime.domain.values import JsonObject
 from agent_runtime.live.identifiers import new_id
 from agent_runtime.live.interruption import run_until
 from agent_runtime.live.progress import Progress, Reported
@@ -73,15 +72,15 @@ class CallPatience:
         step_id = self._called.step_id
         self._progress.say(self.task_id, Reported(step_id, report_line(step_id, report), report))
 
-    async def ask(self, question: Question, expired: asyncio.Event) -> JsonObject | None:
-        """Ask a person, through the journal, and return the content of the answer; None if it is declined."""
+    async def ask(self, question: Question, expired: asyncio.Event) -> Reply:
+        """Ask a person, through the journal, and return the reply."""
         self._asked += 1
         if self._asked > MOST_QUESTIONS:
-            return None
+            return DECLINED
         async with self._one_at_a_time:
-            return None if expired.is_set() else await self._ask(question, expired)
+            return DECLINED if expired.is_set() else await self._ask(question, expired)
 
-    async def _ask(self, question: Question, expired: asyncio.Event) -> JsonObject | None:
+    async def _ask(self, question: Question, expired: asyncio.Event) -> Reply:
         run, called, question_id = self._run, self._called, new_id("question")
         asked = {"step_id": called.step_id, "question_id": question_id}
         requested = InputRequested(
@@ -106,7 +105,7 @@ class CallPatience:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORDS_S):
                     end = await self._wait_for_end(question_id, after)
-        return end.content if isinstance(end, InputAnswered) else None
+        return Reply(end.action, end.content) if isinstance(end, InputAnswered) else DECLINED
 
     async def _wait_for_end(self, question_id: str, after: int) -> InputAnswered | InputWithdrawn:
         """Wait until the journal holds the end of the question."""

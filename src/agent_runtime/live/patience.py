@@ -3,9 +3,8 @@
 import asyncio
 from typing import Protocol
 
-from agent_runtime.domain.elicitation import Question
+from agent_runtime.domain.elicitation import Question, Reply
 from agent_runtime.domain.patience import Report
-from agent_runtime.domain.values import JsonObject
 
 
 class Patience(Protocol):
@@ -23,8 +22,8 @@ class Patience(Protocol):
     def tell(self, report: Report) -> None:
         """Receive a report without secrets, at most one a second."""
 
-    async def ask(self, question: Question, expired: asyncio.Event) -> JsonObject | None:
-        """Ask a person, and return the content of the answer; None if they decline, or nobody answers in time.
+    async def ask(self, question: Question, expired: asyncio.Event) -> Reply:
+        """Ask a person, and return the reply; `DECLINED` if nobody answers in time.
 
         The question ends once `expired` is set, or this is cancelled.
         """

@@ -10,10 +10,9 @@ from mcp import ClientSession
 from mcp_types import CallToolRequest, CancelledNotification, CancelledNotificationParams
 from pydantic import TypeAdapter
 
-from agent_runtime.domain.elicitation import Question
+from agent_runtime.domain.elicitation import DECLINED, Question, Reply
 from agent_runtime.domain.errors import AgentRuntimeError, OutcomeUnknownError
 from agent_runtime.domain.tools import StoredResult
-from agent_runtime.domain.values import JsonObject
 from agent_runtime.live.patience import Patience
 from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
 from agent_runtime.mcp_servers.reading import unwrap_answer
@@ -132,14 +131,14 @@ class AwaitedCall:
         """The task of the call; None if it is unknown here."""
         return self._patience.task_id if self._patience else None
 
-    async def ask(self, question: Question) -> JsonObject | None:
-        """Ask a person the server's question, and return the content of the answer; None if it is declined.
+    async def ask(self, question: Question) -> Reply:
+        """Ask a person the server's question, and return the reply.
 
         The question is declined when the time of the call is up. Its time-out starts again with the question and with
         the answer.
         """
         if self._patience is None or self._reports is None or self.given_up is not None:
-            return None
+            return DECLINED
         self.open_questions += 1
         self._reports.note_life()
         try:

@@ -27,8 +27,8 @@ from mcp_types import (
     JSONRPCRequest,
 )
 
-from agent_runtime.domain.elicitation import Question, UnreadableQuestionError, read_question
-from agent_runtime.domain.values import JsonObject, JsonValue, has_more_parts
+from agent_runtime.domain.elicitation import Question, Reply, UnreadableQuestionError, read_question
+from agent_runtime.domain.values import JsonValue, has_more_parts
 from agent_runtime.mcp_servers.reading import UnreadableAnswerError, check_readable, make_stand_in
 
 NESTED = 100_000
@@ -83,8 +83,8 @@ class RequestState:
         return answered is not None and coerce_request_id(answered) == self.request_id
 
 
-AnswerQuestion = Callable[[Question, RequestState | None], Awaitable[JsonObject | None]]
-"""Returns the content of the answer to a question; None if it is declined."""
+AnswerQuestion = Callable[[Question, RequestState | None], Awaitable[Reply]]
+"""Returns the reply to a question."""
 
 CURRENT_REQUEST: ContextVar[RequestState | None] = ContextVar("current_request", default=None)
 """The call that the running code sends. The SDK carries the sender's context as far as the socket."""
@@ -176,8 +176,8 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
             question = read_question(params or {})
         except UnreadableQuestionError as error:
             raise MCPError(INVALID_PARAMS, str(error)) from error
-        content = await self._answer(question, state)
-        return {"action": "decline"} if content is None else {"action": "accept", "content": content}
+        reply = await self._answer(question, state)
+        return {"action": reply.action} | ({} if reply.content is None else {"content": reply.content})
 
     def _dispatch_notification(
         self, msg: JSONRPCNotification, metadata: MessageMetadata, on_notify: OnNotify, sender_ctx: Context | None

@@ -9,8 +9,7 @@ from mcp.client import IncomingMessage, Transport
 from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
-from agent_runtime.domain.elicitation import Question
-from agent_runtime.domain.values import JsonObject
+from agent_runtime.domain.elicitation import Question, Reply
 from agent_runtime.mcp_servers.dispatcher import Dispatcher, Outgoing, RequestState
 
 
@@ -54,8 +53,8 @@ class Speaker(Protocol):
     async def handle_message(self, message: IncomingMessage) -> None:
         """Handle a notification of the server."""
 
-    async def answer(self, question: Question, state: RequestState | None) -> JsonObject | None:
-        """Return the content of the answer to a question of the server; None if it is declined."""
+    async def answer(self, question: Question, state: RequestState | None) -> Reply:
+        """Return the reply to a question of the server."""
 
 
 @asynccontextmanager

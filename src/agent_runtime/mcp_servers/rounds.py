@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mcp_types import CallToolRequest, ElicitResult, InputResponses
 
-from agent_runtime.domain.elicitation import Question, UnreadableQuestionError, read_question
+from agent_runtime.domain.elicitation import DECLINED, Question, Reply, UnreadableQuestionError, read_question
 from agent_runtime.domain.values import JsonObject, JsonValue
 
 MOST_ROUNDS = 16
@@ -39,7 +39,7 @@ def read_needed_input(answer: JsonObject) -> NeededInput | None:
 
 
 async def collect_input(
-    needed: NeededInput, rounds: int, ask: Callable[[Question], Awaitable[JsonObject | None]]
+    needed: NeededInput, rounds: int, ask: Callable[[Question], Awaitable[Reply]]
 ) -> InputResponses | None:
     """Return the answers to all requests, asked one after the other; None if there are none.
 
@@ -54,10 +54,10 @@ async def collect_input(
             raise UnsupportedInputError(f"it needs {method or 'input'}, which is not supported here")
         params = request.get("params")
         try:
-            content = await ask(read_question(params if isinstance(params, dict) else {}))
+            reply = await ask(read_question(params if isinstance(params, dict) else {}))
         except UnreadableQuestionError:
-            content = None
-        responses[key] = ElicitResult(action="decline" if content is None else "accept", content=content)
+            reply = DECLINED
+        responses[key] = ElicitResult(action=reply.action, content=reply.content)
     return responses or None
 
 

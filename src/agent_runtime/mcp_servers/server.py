@@ -25,7 +25,7 @@ from mcp_types import (
 from pydantic import ValidationError
 
 from agent_runtime.config import LimitSettings
-from agent_runtime.domain.elicitation import Question
+from agent_runtime.domain.elicitation import DECLINED, Question, Reply
 from agent_runtime.domain.errors import (
     CallNotSentError,
     OutcomeUnknownError,
@@ -218,12 +218,12 @@ class Connection:
             self._changed.set()
             self._tell_change()
 
-    async def answer(self, question: Question, state: RequestState | None) -> JsonObject | None:
-        """Ask a person a question of the server. Return the content of the answer, None if it is declined."""
+    async def answer(self, question: Question, state: RequestState | None) -> Reply:
+        """Ask a person a question of the server, and return the reply; `DECLINED` if no call it belongs to is open."""
         call = find_asking_call(self._calls, state)
         if call is None:
             log.info("mcp_question_declined", server=self.server_id, calls=len(self._calls))
-        return await call.ask(question) if call else None
+        return await call.ask(question) if call else DECLINED
 
     async def definitions(self) -> Listed:
         """List the tools in this session; the listing begins after the call. Raises: ServerUnavailableError."""

@@ -192,6 +192,7 @@ def test_every_command_that_prints_facts_has_json() -> None:
         "rerun x",
         "cancel x",
         "answer x --question q --decline",
+        "answer x --question q --dismiss",
         "resolve x --step s --as done",
         "tools",
         "reload",

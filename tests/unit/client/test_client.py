@@ -83,7 +83,7 @@ def test_both_clients_have_the_same_verbs() -> None:
     ours, other = verbs(Client), verbs(AsyncClient)
     assert [one.name for one in ours.pop("until_answered")] == [one.name for one in other.pop("until_answered")]
     assert ours == other
-    assert {"submit", "follow", "wait", "approve", "edit", "cancel", "answer"} <= set(ours)
+    assert {"submit", "follow", "wait", "approve", "edit", "cancel", "answer", "dismiss"} <= set(ours)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), SHAPES.items(), ids=[kind.__name__ for kind in SHAPES])

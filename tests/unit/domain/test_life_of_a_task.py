@@ -30,6 +30,7 @@ USUAL = (
     "an edited call",
     "a question: accept",
     "a question: decline",
+    "a question: cancel",
     *(f"resolved: {how}" for how in get_args(Resolution)),
 )
 ACCIDENTS = (

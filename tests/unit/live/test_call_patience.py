@@ -10,7 +10,7 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import seconds_left
 from agent_runtime.domain.commands import CallTool, next_command
 from agent_runtime.domain.contract import Budget
-from agent_runtime.domain.elicitation import Question
+from agent_runtime.domain.elicitation import DECLINED, Question, Reply
 from agent_runtime.domain.patience import Report
 from agent_runtime.domain.task import Task
 from agent_runtime.live.call_patience import CallPatience
@@ -96,9 +96,11 @@ class Journal(Run):
         return [ev.make_record("t", after + 1, None, AT, event)]
 
 
-@pytest.mark.parametrize(("end", "content"), [(ev.InputAnswered, {"n": 1}), (ev.InputWithdrawn, None)])
+@pytest.mark.parametrize(
+    ("end", "reply"), [(ev.InputAnswered, Reply("accept", {"n": 1})), (ev.InputWithdrawn, DECLINED)]
+)
 async def test_what_the_journal_says_of_the_end_of_a_question_is_what_the_server_gets(
-    end: type[ev.InputAnswered | ev.InputWithdrawn], content: dict[str, int] | None
+    end: type[ev.InputAnswered | ev.InputWithdrawn], reply: Reply
 ) -> None:
     first = call_of("first", 4)
     run = Journal(run_with(first).task, end)
@@ -107,6 +109,6 @@ async def test_what_the_journal_says_of_the_end_of_a_question_is_what_the_server
         asked = group.create_task(patience_of(run, first).ask(question, asyncio.Event()))
         await eventually(lambda: run.posted)
         run.cancel.set()  # as the end of its patience does
-    assert asked.result() == content
+    assert asked.result() == reply
     assert [type(event) for event in run.posted] == [ev.InputRequested, ev.InputWithdrawn]
     assert run.is_behind

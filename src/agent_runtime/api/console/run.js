@@ -54,6 +54,9 @@ const by = (actor) => (!actor || actor === "anonymous" ? "" : actor === "policy"
 /** @param {string | null | undefined} reason */
 const because = (reason) => (reason ? `: ${reason}` : ".");
 
+/** @type {Record<string, string>} */
+const ANSWERED = { accept: "answered", decline: "declined", cancel: "dismissed" };
+
 /** @param {TaskEvent} event @returns {Call} */
 const newCall = ({ data }) => ({
   kind: "call", id: data.call_id ?? "", server: data.server, tool: data.tool, args: data.arguments ?? {}, attempt: data.attempt ?? 1,
@@ -124,7 +127,8 @@ const EVENTS = {
     step.entries.push({ kind: "note", at, text: `${data.server} asks: ${data.message}` });
   },
   "input.answered": (step, { data }, at) => {
-    const text = data.action === "accept" ? `answered${by(data.actor)}: ${JSON.stringify(data.content)}` : `declined${by(data.actor)}.`;
+    const content = data.action === "accept" ? `: ${JSON.stringify(data.content)}` : ".";
+    const text = `${ANSWERED[data.action]}${by(data.actor)}${content}`;
     step.entries.push({ kind: "note", at, text: `The question was ${text}` });
   },
   "input.withdrawn": (step, { data }, at) => {

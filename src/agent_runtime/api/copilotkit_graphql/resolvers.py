@@ -175,6 +175,9 @@ async def _generate(data: Any, call: Call) -> JsonObject:
     return turn.as_response()
 
 
+_DECLINED: JsonObject = {"cancelled": True, "action": "decline"}
+
+
 async def _answer(given: list[Mapping[str, Any]], thread: str, call: Call) -> tuple[Task, int]:
     """Answer interrupts. Return the task, and the event after which the client has seen nothing of it."""
     answers = [_read_answer(event, call) for event in given]
@@ -197,6 +200,8 @@ def _read_answer(event: Mapping[str, Any], call: Call) -> tuple[JsonObject, Resu
         raise InvalidInputError([Fault("response", 'It must be an answer, such as {"approved": true}.')])
     if response == {"cancelled": True}:
         return shown, ResumeEntry(interrupt_id=interrupt_id, status="cancelled")
+    if response == _DECLINED:
+        return shown, ResumeEntry(interrupt_id=interrupt_id, status="cancelled", payload={"action": "decline"})
     payload = {"approved": response} if isinstance(response, bool) else response
     return shown, ResumeEntry(interrupt_id=interrupt_id, status="resolved", payload=payload)
 

@@ -325,9 +325,10 @@ class LifeOfATask(Misbehaviour, RuleBasedStateMachine):
         self.give_answer(data, content, back, caller)
 
     def give_answer(self, data: st.DataObject, content: dict[str, Any] | None, back: int, caller: Caller) -> None:
-        """Answer a question of a server with valid or invalid content, or decline it."""
+        """Answer a question of a server with valid or invalid content, or decline or dismiss it."""
         asked = self.task.questions[data.draw(st.sampled_from([*self.task.questions]))]
-        action: Literal["accept", "decline"] = "decline" if content is None else "accept"
+        actions: list[ev.AnswerAction] = ["decline", "cancel"] if content is None else ["accept"]
+        action = data.draw(st.sampled_from(actions))
         if self.decide(Answer(question_id=asked.question_id, action=action, content=content), back, caller):
             self.note(f"a question: {action}")
 

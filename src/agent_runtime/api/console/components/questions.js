@@ -259,10 +259,14 @@ function InputQuestion({ asked, opened }) {
           <p class="buttons">
             <button type="submit" class="primary" disabled=${busy} aria-busy=${busy}>Answer</button>
             <${Button} action=${() => opened.decide(path, { action: "decline" })}>Decline<//>
+            <${Button} action=${() => opened.decide(path, { action: "cancel" })}>Dismiss<//>
           </p>
           <${Problem} text=${error} />
         </form>
-        <p class="note">The server learns that you decline, and goes on as it likes. To stop the whole task, cancel it below.</p>
+        <p class="note">
+          ${"Decline tells the server that you refuse to answer, Dismiss that you leave the question open. "}
+          It goes on as it likes. To stop the whole task, cancel it below.
+        </p>
       <//>
     </section>
   `;
