@@ -1858,6 +1858,85 @@ ACCEPTED: list[tuple[str, Steps]] = [
         ],
     ),
     ('show the contents of the file "my notes"', [("read_file", {"path": "my notes"})]),
+    (
+        "count lines log.txt",
+        [
+            ("read_file", {"path": "log.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("evaluate", {"expression": "(${s2.output.lines})"}),
+        ],
+    ),
+    (
+        "read notes.txt and count the lines and the words",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("evaluate", {"expression": "(${s2.output.lines})"}),
+            ("count_words", {"text": "${s1.text}"}),
+        ],
+    ),
+    (
+        "last three lines of log.txt",
+        [("read_file", {"path": "log.txt"}), ("tail", {"text": "${s1.text}", "lines": 3})],
+    ),
+    (
+        "Make a copy of report.md and call it final.md",
+        [("copy_file", {"source": "report.md", "destination": "final.md"})],
+    ),
+    (
+        "Does notes.txt say anything about bees?",
+        [("read_file", {"path": "notes.txt"}), ("find", {"text": "${s1.text}", "query": "bees"})],
+    ),
+    ("Is there anything about blight in my files?", [("search_files", {"pattern": "*", "content": "blight"})]),
+    (
+        'is there something about "late blight" in the archive folder',
+        [("search_files", {"pattern": "*", "path": "archive", "content": "late blight"})],
+    ),
+    (
+        "search every file in docs/ for milk",
+        [("search_files", {"pattern": "*", "path": "docs", "content": "milk"})],
+    ),
+    (
+        "Search all text files for milk and write what you find to found.txt",
+        [
+            ("search_files", {"pattern": "*", "content": "milk"}),
+            ("write_file", {"path": "found.txt", "content": "${s1.text}"}),
+        ],
+    ),
+    (
+        "append todays date to log.txt",
+        [("today", {}), ("append_file", {"path": "log.txt", "content": "${s1.text}"})],
+    ),
+    (
+        "Create sign.txt saying that the shop is closed",
+        [("write_file", {"path": "sign.txt", "content": "the shop is closed"})],
+    ),
+    (
+        "What does the first line of report.md say?",
+        [("read_file", {"path": "report.md"}), ("head", {"text": "${s1.text}", "lines": 1})],
+    ),
+    ("I'd like to see what is inside notes.txt", [("read_file", {"path": "notes.txt"})]),
+    (
+        "Would you be so kind as to list everything in the archive folder?",
+        [("list_directory", {"path": "archive"})],
+    ),
+    (
+        "if log.txt exists read it and list my todos",
+        [
+            ("search_files", {"pattern": "log.txt"}),
+            ("read_file", {"path": "log.txt"}, '"log.txt" in ${s1.output.matches}'),
+            ("list", {"status": "open"}, '"log.txt" in ${s1.output.matches}'),
+        ],
+    ),
+    (
+        "if a.txt contains list add milk to a.txt",
+        [
+            ("read_file", {"path": "a.txt"}),
+            ("find", {"text": "${s1.text}", "query": "list"}),
+            ("evaluate", {"expression": "(${s2.output.count})"}),
+            ("append_file", {"path": "a.txt", "content": "milk"}, "${s3.output.result} > 0"),
+        ],
+    ),
 ]
 """Each prompt with its steps: the tool and its exact arguments."""
 
@@ -1977,7 +2056,7 @@ REFUSED: list[tuple[str, str]] = [
     ("create x.txt with content the result", "content the result"),
     ("Write to x.txt:\nHello\nThen read it", "Then read it"),
     ("add a.txt to b.txt", "a.txt"),
-    ("replace foo with bar in x.txt", "bar in x.txt"),
+    ("replace foo with bar in x.txt", "replace foo with bar in x.txt"),
     ("sort notes.txt", "sort notes.txt"),
     ("translate notes.txt to French", "translate notes.txt to French"),
     ("Read notes.txt and translate it", "translate it"),
@@ -2248,6 +2327,21 @@ REFUSED: list[tuple[str, str]] = [
     ("Print hello to x.txt", "Print hello to x.txt"),
     ("Show me all the things I have to do", "Show me all the things I have to do"),
     ("Task 4 completed", "Task 4 completed"),
+    ("write current time to x.txt", "current time"),
+    ("append date and time to log.txt", "date and time"),
+    ("append today to log.txt", "today"),
+    ("append tomorrows date to log.txt", "tomorrows date"),
+    ("write todays weather to x.txt", "todays weather"),
+    ("Write a note saying that is fine to x.txt", "that is fine"),
+    ("if a.txt exists if b.txt exists read b.txt", "if a.txt exists if b.txt exists read b.txt"),
+    ("if a.txt contains milk and bread read it", "if a.txt contains milk and bread read it"),
+    ("if a.txt exists don't read it", "don't read it"),
+    ("is there anything about late blight in my files", "late blight"),
+    ("count lines docs", "count lines docs"),
+    ("Delete everything except notes.txt", "Delete everything except notes.txt"),
+    ("Remove the second line of shopping.txt", "Remove the second line of shopping.txt"),
+    ("every day at 8 append the date to log.txt", "every day at 8 append the date to log.txt"),
+    ("Show me the notes", "Show me the notes"),
 ]
 """Each prompt with the part that the refusal must quote."""
 

@@ -47,6 +47,22 @@ async def test_what_is_in_doubt_is_refused_with_the_part_and_the_remedy(
     assert "OPENAI_API_KEY" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "why"),
+    [
+        ("Delete old.txt if it exists", "has its condition at the end. Conditions come first"),
+        ("replace Monday with Tuesday in letter.txt", "not changed in other ways"),
+        ("empty ideas.txt", "not changed in other ways"),
+        ("what time is it", "asks for the time of day"),
+        ("Read old.txt and delete it", "or the name of the file"),
+    ],
+)
+async def test_a_refusal_says_what_stands_in_the_way(prompt: str, why: str, tools: list[Tool]) -> None:
+    with pytest.raises(PlanningError) as refused:
+        await plan(prompt, tools)
+    assert why in str(refused.value)
+
+
 def test_the_corpus_is_as_large_as_it_has_to_be() -> None:
     assert len(ACCEPTED) >= 150
     assert len(REFUSED) >= 50

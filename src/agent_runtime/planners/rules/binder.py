@@ -217,7 +217,7 @@ class Binder:
             self._steps.add(f"todo.{tool}", {"text": escape(todo.text)}, f"{done} the todo {about}{todo.text}")
         elif latest is None or latest.todo is None:
             raise self._steps.make_refusal(
-                "is ambiguous: no todo was spoken of just before; name it by its number or its text"
+                "is ambiguous: no todo was spoken of just before; give its number or its text, or the name of the file"
             )
         else:
             self._steps.add(f"todo.{tool}", {"id": latest.todo}, f"{done} that todo")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from agent_runtime.planners.rules import numbers
 from agent_runtime.planners.rules.frames import TABLE
 from agent_runtime.planners.rules.lexer import Token
 from agent_runtime.planners.rules.values import QUESTIONS, VALUES
@@ -272,11 +273,12 @@ def find_opening(tokens: Sequence[Token], at: int, *, markers: bool = True) -> t
 
 def _may_stand(tokens: Sequence[Token], at: int, phrase: tuple[str, ...]) -> bool:
     """Return whether the phrase is a mere courtesy here. Some courtesies are ordinary words too."""
-    after = tokens[at + len(phrase)].key if at + len(phrase) < len(tokens) else ""
+    end = at + len(phrase)
+    after = tokens[end].key if end < len(tokens) else ""
     if phrase in _BEFORE_GERUND:
         return after in _GERUNDS
     if phrase in {("first",), ("last",), ("second",), ("third",), ("fourth",), ("fifth",)}:
-        return after not in {"line", "lines", "file", "one", "todo"} and not after.isdecimal()
+        return after not in {"line", "lines", "file", "todo"} and not numbers.read_count(tokens[end : end + 1])
     return phrase != ("-",) or not after.isdecimal()
 
 

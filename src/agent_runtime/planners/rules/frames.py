@@ -120,7 +120,7 @@ _TODOS: list[Row] = [
         _todo,
     ),
     (
-        "add|create|make|set|set_up|enter|new|need $one? $new? $todo for_me|for_myself|for_us? $saying <t=todo_text>",
+        ("add|create|make|set|set_up|enter|new|need $one? $new? $todo for_me|for_myself|for_us? $saying <t=todo_text>"),
         _todo,
     ),
     ("add|create|make|new $one? $new? $todo <t=todo_text>", _unannounced_todo),
@@ -159,8 +159,8 @@ _WRITING: list[Row] = [
     ("$copy <content=bounded> to|into|as|in|onto|under|over <files>", _copy),
     (
         (
-            "make|create|save|take a copy|backup|duplicate of <content=bounded> called|named|as|in|at|to|into|"
-            "under <files>"
+            "make|create|save|take a copy|backup|duplicate of <content=bounded> called|named|and_call_it|and_name_it|"
+            "as|in|at|to|into|under <files>"
         ),
         _copy,
     ),
@@ -233,16 +233,15 @@ _TEXTS: list[Row] = [
     ("summarize|summarise|recap", lambda: show(m.Summary(IT))),
     (
         (
-            "count how_many|the_number_of? $the? $short? <measure> there_are|are? in|of|from|inside|within|for "
+            "count how_many|the_number_of? $the? $short? <measures> there_are|are? in|of|from|inside|within|for? "
             "<values=texts>"
         ),
-        lambda measure, values: m.Show(tuple(m.Count(value, measure) for value in values)),
+        lambda measures, values: m.Show(tuple(m.Count(value, each) for value in values for each in measures)),
     ),
     (
-        "count $the? <measure> and $the? <other=measure> in|of|from|inside <of=text>",
-        lambda measure, other, of: show(m.Count(of, measure), m.Count(of, other)),
+        "count its|their|the|all_the|all|how_many? <measures>",
+        lambda measures: show(*(m.Count(IT, each) for each in measures)),
     ),
-    ("count its|their|the|all_the|all|how_many? <measure>", lambda measure: show(m.Count(IT, measure))),
     ("count <of=things>", lambda of: show(m.HowMany(of))),
     ("count them|those|these", lambda: show(m.HowMany(m.Back("any", "them")))),
     ("head <file>", lambda file: show(m.SomeLines(m.Contents(file), 10))),
@@ -254,13 +253,9 @@ _TEXTS: list[Row] = [
     ("find|search_for|look_for|locate the|a|an|any? $file? <name=filename>", lambda name: show(m.Search(name))),
     (
         (
-            "search|look|scan|grep|check|find in|inside|through|within|all? $the? $files for $the? word|text|"
-            "phrase? <content=query>"
+            "search|look|scan|grep|check|find in|inside|through|within? <folder=searched> for files_containing? "
+            "<content=query>"
         ),
-        lambda content: show(m.Search("*", m.ROOT, content)),
-    ),
-    (
-        "search|look|scan|grep|check in|inside|through|within? <folder=surely> for files_containing? <content=query>",
         lambda folder, content: show(m.Search("*", folder, content)),
     ),
     (

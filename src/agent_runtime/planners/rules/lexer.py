@@ -73,7 +73,10 @@ _ABBREVIATIONS = frozenset(
     ]
 )
 _OPERATORS = {"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "^": "**", "x": "*"}
-_TODO = {"to-do": "todo", "to-dos": "todos", "to-do's": "todos", "todo's": "todos", "todolist": "todo"}
+_SPELLINGS = {
+    "to-do": "todo", "to-dos": "todos", "to-do's": "todos", "todo's": "todos", "todolist": "todo",
+    "todays": "today's", "tomorrows": "tomorrow's", "yesterdays": "yesterday's",
+}  # fmt: skip
 _SPLIT_IS = frozenset({"what's", "whats", "where's", "that's", "it's", "how's", "which's", "there's", "who's"})
 
 
@@ -210,7 +213,7 @@ def _classify(chunk: str, key: str, at: int, end: int) -> Token:
         return Token("punct", _OPERATORS[key], chunk, at, end)
     elif key in {"—", "--"}:
         return Token("punct", ",", chunk, at, end)
-    return Token(kind, _TODO.get(key, key), chunk, at, end)
+    return Token(kind, _SPELLINGS.get(key, key), chunk, at, end)
 
 
 def _merge_todo_words(tokens: list[Token]) -> list[Token]:

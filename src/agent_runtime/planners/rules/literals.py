@@ -44,6 +44,10 @@ _NO_TEXTS = MARKS | word_set("in to into on at of for from with me us you him he
 _BEFORE_MARK = DETERMINERS | word_set("new short simple exact exactly only just following single")
 _BROKEN_OFF = SEPARATORS | word_set("to into in on of with the a an or")
 """Words that no text of its own ends with."""
+_AFTER_THAT = DETERMINERS - {"that"} | word_set("i i'm i'll you he she we we're they it's there")
+"""Words after which `that` can only report what is said; before others, as in `that is all`, it may be of the text."""
+_MOMENTS = word_set("time date datetime timestamp today tomorrow yesterday weekday day month year clock")
+_AROUND_MOMENTS = _MOMENTS | word_set("current and the a of local this exact precise now")
 _DESCRIBING = word_set("about regarding for of on explaining describing concerning to with from in that which like")
 
 
@@ -73,6 +77,12 @@ def strip_markers(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
     return rest, ""
 
 
+def strip_that(tokens: Sequence[Token]) -> Sequence[Token]:
+    """Return the text without the `that` of reported speech, as in `saying that the shop is closed`."""
+    reported = len(tokens) > 1 and tokens[0].text == "that" and tokens[1].key in _AFTER_THAT
+    return tokens[1:] if reported else tokens
+
+
 def find_doubt(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool = True) -> str | None:
     """Return why these words cannot be taken literally, or None. `tail`: only the end of the instruction ends them.
 
@@ -100,6 +110,8 @@ def find_doubt(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool = 
         return f"may speak of something that came before: {QUOTE_IT}"
     if tail and (reason := _find_other_instruction(words)):
         return reason
+    if words[0] == "that" and len(words) > 1 and tokens[0].text.islower():
+        return f"may or may not begin with 'that': {QUOTE_IT}"
     return None if sure == "said" else _find_description(tokens, words, sure)
 
 
@@ -168,6 +180,8 @@ def _find_description(tokens: Sequence[Token], words: Sequence[str], sure: str) 
         return None
     if len(words) == 1 and words[0] in _NO_TEXTS and tokens[0].text.islower():
         return f"does not say what the text is: {QUOTE_IT}"
+    if _AROUND_MOMENTS.issuperset(words) and _MOMENTS & set(words) and tokens[0].text.islower():
+        return f"may mean these words, or the time when the plan runs: only today's date can be looked up; {QUOTE_IT}"
     if {"each", "every"} & set(words):
         return f"may speak of several things to be changed: {QUOTE_IT}"
     if {"above", "below", "before", "after", "between", "beneath"} & set(words[1:-1]) and tokens[0].text.islower():

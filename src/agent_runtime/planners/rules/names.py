@@ -82,6 +82,7 @@ _BACKS: dict[str, Sort] = {
     "contents": "text", "content": "text", "text": "text", "summary": "summary", "list": "list", "listing": "list",
     "lines": "lines", "matches": "lines", "names": "list",
 }  # fmt: skip
+_FOUND = {("what", "you", *found) for found in (("find",), ("found",), ("have", "found"))} | {("what", "was", "found")}
 _POINTING = frozenset({"the", "that", "this", "its", "these", "those", "their"})
 _FILLERS = word_set(
     "final last previous above whole resulting full entire word line file short new current matching result same"
@@ -296,6 +297,8 @@ def read_back(tokens: Sequence[Token]) -> Back | None:
     """Read a reference to something earlier: `it`, `the result`, `that list`."""
     words = list(keys_of(tokens))
     said = " ".join(words)
+    if tuple(words) in _FOUND:
+        return Back("any", said)
     pointing = words[0] in _POINTING and len(words) > 1
     rest = words[1:] if pointing else words
     while len(rest) > 1 and rest[0] in _FILLERS:

@@ -138,20 +138,20 @@ def _find_sizes(words: Words, tokens: Sequence[Token], at: int) -> Iterator[int]
 def _find_ends(gap: Gap, rest: Sequence[Element], tokens: Sequence[Token]) -> list[int]:
     if not rest:
         return [len(tokens)] if tokens else []
-    if isinstance(rest[0], Gap):
-        # Between two gaps only a quotation or a file marks the border.
-        return [at for at in range(1, len(tokens)) if tokens[at].kind in {"quoted", "block", "file"}][:_TRIES]
     following: set[str] = set()
+    kinds: set[str] = set()
     can_end = True
     for element in rest:
         if isinstance(element, Gap):
+            # Without a word between two gaps, only a quotation or a file marks the border.
+            kinds = {"quoted", "block", "file"}
             can_end = False
             break
         following.update(alternative[0] for alternative in element.alternatives)
         if not element.optional:
             can_end = False
             break
-    ends = [at for at in range(1, len(tokens)) if tokens[at].key in following]
+    ends = [at for at in range(1, len(tokens)) if tokens[at].key in following or tokens[at].kind in kinds]
     if can_end and tokens:
         ends.append(len(tokens))
     # Free text extends to the last possible end; everything else ends at the first.

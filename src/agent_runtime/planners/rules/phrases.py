@@ -126,6 +126,8 @@ def _as_all_contents(tokens: Sequence[Token], value: m.Value | None) -> m.AllCon
     if keys_of(tokens[:2]) in {("every", "file"), ("every", "document")}:
         folder = names.read_folder(tokens[3:]) if keys_of(tokens[2:3]) == ("in",) else m.ROOT
         return m.AllContents(folder) if folder and (folder != m.ROOT or len(tokens) == 2) else None  # noqa: PLR2004
+    if keys_of(tokens[-2:]) == ("text", "files") and isinstance(value, m.Search):
+        return m.AllContents(value.folder)
     if not isinstance(value, m.Listing) or _FILES.isdisjoint(keys_of(tokens)):
         return None
     return m.AllContents(value.folder or m.ROOT)
@@ -146,7 +148,7 @@ def read_question(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, .
 
 def read_placed(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     """Read as `read_value`; each of several files may have its own preposition: `in a.txt and in b.txt`."""
-    file = names.read_file(tokens[1:]) if tokens[0].key in {"in", "of", "from"} else None
+    file = names.read_file(tokens[1:]) if tokens[0].key in {"in", "inside", "of", "from"} else None
     return m.Contents(file, outright=False) if isinstance(file, m.NamedFile) else read_value(reading, tokens)
 
 

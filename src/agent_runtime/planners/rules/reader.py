@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from agent_runtime.domain.errors import PlanningError
 from agent_runtime.planners.rules import meaning as m
@@ -44,6 +45,9 @@ _SAY_IF = (
     "Conditions come first, as in 'If notes.txt has more than 100 words, summarize it', 'If notes.txt contains milk, "
     "...' or 'If notes.txt exists, ...'"
 )
+_CONDITIONS_AFTER = frozenset({"if", "unless"})
+_CHANGING = frozenset({"replace", "change", "substitute", "swap", "exchange"})
+_TIME_OF_DAY = frozenset({("the", "time"), ("time", "is"), ("current", "time")})
 _WRITING = frozenset(["write", "create", "make", "generate", "compose", "tell", "give", "invent"])
 _PAST = {("was",), ("were",), ("is",), ("has",), ("did",)}
 _CHECKED_LINES = 200
@@ -99,9 +103,8 @@ class _Scope:
         if isinstance(actions[0], m.If | m.IfExists):
             if self._condition:
                 raise make_refusal(part, "is a second condition, and only one can be planned")
-            self._condition, self._waits = part, True
-        else:
-            self._waits = False
+            self._condition = part
+        self._waits = isinstance(actions[-1], m.If | m.IfExists)
         self._closed = bool(self._condition) and clause.ends
 
     def close(self) -> None:
@@ -125,10 +128,24 @@ def _find_meanings(source: str, clause: Clause) -> list[m.Action]:
     try:
         return [_find_meaning(source, clause)]
     except PlanningError:
-        several = _split_shared_verb(source, clause)
+        several = _split_condition(source, clause) or _split_shared_verb(source, clause)
         if several is None:
             raise
         return several
+
+
+def _split_condition(source: str, clause: Clause) -> list[m.Action] | None:
+    """Read a condition and an instruction with no comma between them: `if a.txt exists read it`."""
+    tokens = clause.tokens
+    if not tokens or tokens[0].key != "if":
+        return None
+    found: list[list[m.Action]] = []
+    for at in [at for at in range(2, len(tokens)) if starts_instruction(tokens, at)][:_HALVES]:
+        condition = _read_condition(source, Clause(tokens[:at]))
+        if condition and tokens[at].key != "if":
+            rest = replace(clause, tokens=tokens[at:], whole=clause.whole[at:])
+            found.append([condition, *_find_meanings(source, rest)])
+    return found[0] if len(found) == 1 else None
 
 
 def _split_shared_verb(source: str, clause: Clause) -> list[m.Action] | None:
@@ -241,17 +258,25 @@ def _explain_refusal(source: str, clause: Clause, reading: Reading) -> PlanningE
     words = keys_of(clause.tokens)
     if words in _HELP:
         return make_refusal(clause.text(source), HELP)
+    text = clause.text(source)
     name = names.find_doubtful_name(clause.tokens)
+    if name and name[0] is clause.tokens[0] and words[0] in UNSUPPORTED:
+        return make_refusal(text, NEEDS[UNSUPPORTED[words[0]]])
     if name:
         part = source[name[0].start : name[-1].end]
         return make_refusal(part, "may be a name with spaces, or only its end may be the name: put the name in quotes")
+    if words[0] in _CHANGING and words[-2:-1] == ("in",) and clause.tokens[-1].kind == "file":
+        return make_refusal(text, NEEDS["file"])
     if reading.doubts:
         part, why = reading.doubts[-1]
         return make_refusal(part, why)
-    text = clause.text(source)
     made_up = next((word for word in words if word in GENERATIVE), None)
     if words[0] in _WRITING and made_up:
         return make_refusal(text, f"asks for a text to be made up ({made_up}), which takes a language model")
+    if not _TIME_OF_DAY.isdisjoint(pairwise(words)):
+        return make_refusal(text, NEEDS["time"])
+    if _CONDITIONS_AFTER & set(words[1:]):
+        return make_refusal(text, f"has its condition at the end. {_SAY_IF}")
     if words[0] in HINTS:
         return make_refusal(text, HINTS[words[0]])
     if words[0] in UNSUPPORTED:

@@ -89,6 +89,7 @@ class Reading:
 
         `todo`: the text is a todo's, which may name files and never ends with a courtesy.
         """
+        tokens = tokens if todo else literals.strip_that(tokens)
         why = literals.find_doubt(tokens, sure, tail=tail, files=not todo)
         if names.read_back(tokens) is not None:
             why = f"may speak of something that came before: {literals.QUOTE_IT}"

@@ -21,6 +21,13 @@ def _read_measure(reading: Reading, tokens: Sequence[Token]) -> m.Measure | None
     return _MEASURES.get(tokens[0].key) if len(tokens) == 1 else None
 
 
+def _read_measures(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Measure, ...] | None:
+    """Read one measure, or several, each perhaps with its article: `the words and the lines`."""
+    return reading.read_several(
+        tokens, lambda part: _read_measure(reading, part[1:] if part[0].key == "the" and len(part) > 1 else part)
+    )
+
+
 def _read_new_file(reading: Reading, tokens: Sequence[Token]) -> m.File | None:
     found = _read_files(reading, tokens)
     return found[0] if found and len(found) == 1 and isinstance(found[0], m.NamedFile) else None
@@ -73,6 +80,12 @@ def _read_named_folder(reading: Reading, tokens: Sequence[Token]) -> m.Folder | 
     return found
 
 
+def _read_searched_folder(reading: Reading, tokens: Sequence[Token]) -> m.Folder | None:
+    """Read where a text is searched for: a folder, or all files of one."""
+    every = phrases.read_all_files(reading, tokens)
+    return every.folder if every else names.read_folder(tokens, sure=tokens[-1].kind == "quoted")
+
+
 def _read_place(_: Reading, tokens: Sequence[Token]) -> m.Folder | None:
     """Read a folder with its preposition."""
     return names.read_folder(tokens[1:], sure=True) if tokens[0].key in {"in", "inside", "under"} else None
@@ -104,7 +117,7 @@ READERS: Mapping[str, SlotReader] = {
     "page": lambda _, tokens: names.read_page(tokens),
     "folder": lambda _, tokens: names.read_folder(tokens, sure=True),
     "surely": lambda _, tokens: names.read_folder(tokens),
-    "searched": lambda _, tokens: names.read_folder(tokens, sure=tokens[-1].kind == "quoted"),
+    "searched": _read_searched_folder,
     "where": _read_place,
     "namedfolder": _read_named_folder,
     "oneword": lambda _, tokens: names.read_folder(tokens, sure=True) if len(tokens) == 1 else None,
@@ -116,6 +129,7 @@ READERS: Mapping[str, SlotReader] = {
     "glob": lambda _, tokens: tokens[0].text if len(tokens) == 1 and tokens[0].kind == "glob" else None,
     "count": lambda _, tokens: numbers.read_count(tokens) or None,
     "measure": _read_measure,
+    "measures": _read_measures,
     "wordamount": read_measured_amount,
     "thingamount": read_counted_amount,
     "amount": read_amount,

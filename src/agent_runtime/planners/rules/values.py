@@ -176,6 +176,7 @@ _IS_FILE = "$the? $new? $file|files called|named|with_the_name|by_the_name_of"
 _ABOUT_FILES: list[Row] = [
     ("what is|are there|stored|contained? in|inside|on|within <folder=namedfolder>", _in_folder),
     ("what does|do|did <file> say|contain|hold|read|include|have_in_it|look_like", m.Contents),
+    ("what does|do|did <values=derived> say|contain|hold|read|look_like", lambda values: values),
     (
         (
             "what|which files|documents|file $contain|contain_the_word|contain_the_text <content=query> $in "
@@ -201,8 +202,18 @@ _ABOUT_FILES: list[Row] = [
     ("what|which $lines $in <of=text> $contain|have|has <query>", m.LinesWith),
     ("what|which $lines $contain <query>", lambda query: m.LinesWith(IT, query)),
     (
-        "does|do|if|whether <of=text> contain|contains|mention|mentions|include|includes|have|has|say|says <query>",
+        (
+            "does|do|if|whether <of=text> contain|contains|mention|mentions|include|includes|have|has|say|says "
+            "anything_about|something_about|anything_on|something_on? <query>"
+        ),
         m.LinesWith,
+    ),
+    (
+        (
+            "is|are|if|whether there|there_is|there_are? anything|something about|on|with <content=query> $in "
+            "<folder=searched>"
+        ),
+        _search,
     ),
     ("is|are|if|whether there|there_is|there_are? " + _IS_FILE + " <name> in|inside|within|under <folder>", _exists),
     ("is|are|if|whether there|there_is|there_are? " + _IS_FILE + " <name>", _exists),

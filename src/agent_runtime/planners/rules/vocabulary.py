@@ -81,8 +81,10 @@ POLITE = [
     "please", "kindly", "pls", "plz", "hey", "hi", "hello", "hi there", "hello there", "hey there", "ok", "okay", "so",
     "well", "now", "just", "simply", "quickly", "right", "great", "good", "alright", "thanks", "thank you", "dear",
     "could you", "can you", "would you", "will you", "could you please", "can you please", "would you please",
-    "would you mind", "would you be able to", "are you able to", "is it possible to", "could we", "can we", "can i",
-    "may i", "could i", "i want you to", "i want to", "i'd like you to", "i'd like to", "i would like you to",
+    "would you mind", "would you be able to",
+    "would you be so kind as to", "be so kind as to",
+    "are you able to", "is it possible to", "could we", "can we", "can i", "may i", "could i", "i want you to",
+    "i want to", "i'd like you to", "i'd like to", "i would like you to",
     "i would like to", "i need you to", "i need to", "i wish to", "you should", "you must", "you need to", "let's",
     "let us", "go ahead and", "go on and", "help me", "help me to", "try to", "try and", "make sure to",
     "make sure you",
@@ -182,6 +184,7 @@ NEEDS = {
     "file": "asks for something that no built-in tool does: files can be read, written whole, appended to, copied, "
     "moved, deleted, listed and searched, not changed in other ways",
     "model": "asks for something that takes a language model",
+    "time": "asks for the time of day, which no built-in tool tells; today's date can be looked up",
 }
 
 _DELETE = (
