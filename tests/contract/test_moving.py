@@ -32,9 +32,11 @@ from agent_runtime.storage.postgres.todos import PostgresTodos
 from audits import write_finished_task
 from command_line import AGENT_RUNTIME, Folder
 from journals import DEFINITION, claim, plan_approved, plan_proposed, task_submitted, write_cancelled_task
+from pictures import make_image
 from waiting import eventually_sync
 
 MANY = 2000
+PICTURE = make_image()
 
 
 @pytest.fixture(params=["to PostgreSQL", "to SQLite"])
@@ -69,11 +71,14 @@ def read_all(storage: StorageSettings) -> dict[str, StoredJournal]:
 
 
 async def read_beside(storage: StorageSettings) -> tuple[list[str], dict[str, int], list[Any], list[Any], Any, Any]:
-    """Return what a store has beside journals: the order of the list, starts, attempts, a listing, and a state."""
+    """Return what a store has beside journals: the order of the list, starts, attempts and images, a listing, and a
+    state.
+    """
     async with open_store(storage) as store:
         order = [task.task_id for task in (await store.page()).tasks]
         order += [task.task_id for task in (await store.page(thread="thr\x00ead")).tasks]
-        attempts = [await store.load_planning_attempts(task_id) for task_id in ("done", "open")]
+        attempts: list[Any] = [await store.load_planning_attempts(task_id) for task_id in ("done", "open")]
+        attempts += [await store.load_image(task_id, PICTURE.digest) for task_id in ("done", "asked")]
         requests = [await store.find_request("anonymous", key) for key in ("k\x00ey", "other")]
         state = await store.states.load("agent", "thread")
         return order, await store.starts(), attempts, requests, await store.load_definitions("sha256:1"), state
@@ -99,6 +104,7 @@ async def fill(storage: StorageSettings) -> None:
         await store.append(Task("asked"), [asked])
         for _ in range(3):
             await store.save_planning_attempt("done", said)
+        await store.save_images("done", [PICTURE], PICTURE.size)
         await store.note_starts(["open"])
         await store.save_definitions("sha256:1", [JudgedDefinition(definition=DEFINITION, fault=None)])
         await store.delete(await store.load("gone"))
@@ -114,7 +120,8 @@ async def test_everything_is_copied_once_and_what_has_grown_is_continued(
     first = await asyncio.to_thread(run_move, source, target)
     assert (counts(first), first.faults, first.refused) == ((3, 0, 0, 0), [], False)
     assert read_all(target) == read_all(source)
-    assert await read_beside(target) == await read_beside(source)
+    assert (beside := await read_beside(target)) == await read_beside(source)
+    assert beside[2][2:] == [PICTURE, None]
     again = await asyncio.to_thread(run_move, source, target)
     assert counts(again) == (0, 0, 3, 0)
     assert again.target_head == first.target_head

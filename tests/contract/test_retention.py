@@ -27,6 +27,7 @@ from agent_runtime.storage.sqlite.store import SqliteStore
 from harms import HARMS, harm
 from harness import House, ledger_plan, submit_plan, until_status
 from journals import task_submitted, write_cancelled_task, write_executing_task
+from pictures import make_image
 from waiting import eventually
 
 DAY = timedelta(days=1)
@@ -78,6 +79,9 @@ async def test_only_what_ended_long_enough_ago_is_deleted_with_a_tombstone(place
             revision=1, at=datetime.now(UTC), duration_ms=1, instructions="", messages=(), answer="", outcome="planned"
         )
         await store.save_planning_attempt("old0", attempt)
+        picture = make_image()
+        await store.save_images("old0", [picture], picture.size)
+        assert await store.load_image("old0", picture.digest) == picture
         await write_executing_task(store, "open")
         waiting = await store.append(Task("late"), [task_submitted()])
         place.clock.days = -10
@@ -90,6 +94,7 @@ async def test_only_what_ended_long_enough_ago_is_deleted_with_a_tombstone(place
             await store.load_planning_attempts("old0")
         await store.append(Task("old0"), [task_submitted()])
         assert await store.load_planning_attempts("old0") == []
+        assert await store.load_image("old0", picture.digest) is None
     assert place.find_faults() == []
 
 

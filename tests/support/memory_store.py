@@ -34,6 +34,7 @@ from agent_runtime.domain.feed import (
     end_of,
     parse_cursor,
 )
+from agent_runtime.domain.images import Image, select_new
 from agent_runtime.domain.planning_attempts import MOST_KEPT, PlanningAttempt
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.stored_journal import StoredIndex, StoredJournal, StoredRecord
@@ -53,6 +54,7 @@ class Journal:
     records: list[EventRecord] = field(default_factory=list)
     entries: list[StoredRecord] = field(default_factory=list)
     attempts: list[tuple[int, PlanningAttempt]] = field(default_factory=list)
+    images: dict[str, Image] = field(default_factory=dict)
 
     @property
     def head(self) -> str:
@@ -180,6 +182,8 @@ class MemoryStore:
             raise ConflictError(f"Task {task.task_id}, or one with its request key, exists already.")
         self._memory.positions += 1
         journal = self._memory.journals[task.task_id] = Journal(task, self._memory.positions)
+        if task.rerun is not None and (source := self._memory.journals.get(task.rerun.task_id)):
+            journal.images = {one: source.images[one] for one in task.rerun.image_digests if one in source.images}
         return journal
 
     def _find_request(self, submitter: str | None, request_key: str) -> Task | None:
@@ -346,6 +350,18 @@ class MemoryStore:
 
     async def load_planning_attempts(self, task_id: str) -> list[tuple[int, PlanningAttempt]]:
         return list(self._journal(task_id).attempts)
+
+    async def save_images(self, task_id: str, images: Sequence[Image], most_bytes: int) -> frozenset[str]:
+        journal = self._memory.journals.get(task_id)
+        if journal is None:
+            return frozenset()
+        known = {digest: image.size for digest, image in journal.images.items()}
+        journal.images |= {image.digest: image for image in select_new(images, known, most_bytes)}
+        return frozenset(journal.images)
+
+    async def load_image(self, task_id: str, digest: str) -> Image | None:
+        journal = self._memory.journals.get(task_id)
+        return journal.images.get(digest) if journal else None
 
     async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
         self._memory.definitions[identity] = list(definitions)

@@ -192,8 +192,8 @@ def look_up(reference: Reference, results: Mapping[str, StoredResult], limit: in
         )
     if result.binary:
         raise ReferenceFailedError(
-            f"{reference}: the result of step {reference.step!r} ({result.size} bytes) holds binary content, which is "
-            "not stored and cannot be used."
+            f"{reference}: the result of step {reference.step!r} ({result.size} bytes) holds binary content, which "
+            "cannot be used."
         )
     if reference.part == "text":
         return text_of(result)

@@ -61,6 +61,11 @@ class Rerun(Value):
     calls: tuple[MadeCalls, ...] = ()
     authors: tuple[str, ...] = ()
 
+    @property
+    def image_digests(self) -> list[str]:
+        """The digests of the images in the results."""
+        return [image.digest for reused in self.results.values() for image in reused.result.images]
+
 
 class PinnedResult(Value):
     """A reused result in a contract: its digest, and whether it came from beyond this machine."""

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, ValidationInfo
 
-from agent_runtime.domain.omissions import is_none
+from agent_runtime.domain.images import ImageReference
+from agent_runtime.domain.omissions import is_empty, is_none
 from agent_runtime.domain.schema_reading import read_schema
 from agent_runtime.domain.schema_sets import with_sorted_sets
 from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value, digest
@@ -407,11 +408,11 @@ class StoredResult(Value):
 
     `text`: the text blocks joined by newlines, with other blocks named in their place. `output`: the structured
     content, or None. `cut`: the result was over the limit; only the start of its text is stored, with the original
-    `size` in bytes and its `digest`. `binary`: it has only content that is not stored, such as images. Later steps
+    `size` in bytes and its `digest`. `binary`: it has only content that is no text, such as images. Later steps
     cannot reference `cut` and `binary` results. `unreadable`: the server's answer could not be read.
     `unsent`: the call certainly never left, because its server could not be reached.
     `retry_after_s`: the server could not answer now (HTTP 429, 503), and asks to be left alone for these seconds; 0 if
-    it names no time. None: the result is not due to an outage.
+    it names no time. None: the result is not due to an outage. `images`: those that are kept beside the journal.
     """
 
     text: str = ""
@@ -424,3 +425,4 @@ class StoredResult(Value):
     retry_after_s: float | None = Field(default=None, exclude_if=is_none)
     size: int = 0
     digest: str | None = None
+    images: tuple[ImageReference, ...] = Field(default=(), exclude_if=is_empty)

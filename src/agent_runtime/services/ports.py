@@ -13,6 +13,7 @@ from agent_runtime.domain.commits import CommitHead
 from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.feed import FeedEntry
+from agent_runtime.domain.images import Image
 from agent_runtime.domain.listings import Listing
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
 from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
@@ -187,6 +188,14 @@ class TaskStore(Protocol):
 
         Raises: TaskNotFoundError, StoreUnavailableError.
         """
+
+    async def save_images(self, task_id: str, images: Sequence[Image], most_bytes: int) -> frozenset[str]:
+        """Add images to those of a task, up to `most_bytes` in all, and return the digests of all that it has now; none
+        if the task is gone. They are durable when it returns. Raises: StoreUnavailableError.
+        """
+
+    async def load_image(self, task_id: str, digest: str) -> Image | None:
+        """Return an image of a task; None if there is none, or if it was changed. Raises: StoreUnavailableError."""
 
     async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
         """Store the definitions that a server of this identity listed, in place of earlier ones."""

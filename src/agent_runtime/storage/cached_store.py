@@ -16,6 +16,7 @@ from agent_runtime.domain.cursors import LAST_POSITION, position_of
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.feed import NEWEST, FeedEntry, FeedPage, FeedPosition, parse_cursor
+from agent_runtime.domain.images import Image, is_image_digest, restore_image
 from agent_runtime.domain.planning_attempts import PlanningAttempt
 from agent_runtime.domain.sharing import FleetFigures, SharingFigures
 from agent_runtime.domain.status import TaskStatus
@@ -342,6 +343,23 @@ class CachedStore(ABC, Generic[C]):
     async def load_planning_attempts(self, task_id: str) -> list[tuple[int, PlanningAttempt]]:
         """See `TaskStore.load_planning_attempts`."""
         return await self._readers.read(partial(self._sql.planning.select_attempts, task_id=task_id))
+
+    async def save_images(self, task_id: str, images: Sequence[Image], most_bytes: int) -> frozenset[str]:
+        """See `TaskStore.save_images`."""
+        there: list[frozenset[str]] = []
+
+        def write(connection: C) -> None:
+            there.append(self._sql.images.insert_images(connection, task_id, images, most_bytes))
+
+        await self._writer.write(write)
+        return there[-1]
+
+    async def load_image(self, task_id: str, digest: str) -> Image | None:
+        """See `TaskStore.load_image`."""
+        if not is_image_digest(digest):
+            return None
+        select = partial(self._sql.images.select_image, task_id=task_id, digest=digest)
+        return await self._readers.read(lambda connection: restore_image(select(connection), digest))
 
     async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
         """See `TaskStore.save_definitions`."""

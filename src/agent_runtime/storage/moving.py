@@ -33,12 +33,13 @@ class JournalEnd(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Belongings:
-    """The rows of a task beside its journal, as they are stored: attempts at plans by number, and its row of `starts`,
-    facts and count.
+    """The rows of a task beside its journal, as they are stored: attempts at plans by number, its row of `starts`,
+    facts and count, and images by digest.
     """
 
     attempts: tuple[tuple[int, str], ...]
     start: tuple[int, int] | None
+    images: tuple[tuple[str, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ class Addition:
 
     @property
     def size(self) -> int:
-        texts = (*(record.data for record in self.records), *(data for _, data in self.belongings.attempts))
-        return sum(map(len, texts))
+        beside = (data for _, data in (*self.belongings.attempts, *self.belongings.images))
+        return sum(map(len, (*(record.data for record in self.records), *beside)))
 
 
 StateRow = tuple[str, str, int, str, str]

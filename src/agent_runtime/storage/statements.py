@@ -1,10 +1,10 @@
 """The statements that every database of a store has, each a function of a connection.
 
-The modules `commits`, `journals`, `planning`, `rows`, `starts` and `states` of a database have these shapes. All run in
-a thread of the store, on that thread's connection.
+The modules `commits`, `images`, `journals`, `planning`, `rows`, `starts` and `states` of a database have these shapes.
+All run in a thread of the store, on that thread's connection.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 from agent_runtime.domain.commits import CommitHead, Deletion
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.feed import FeedPage, FeedPosition
+from agent_runtime.domain.images import Image
 from agent_runtime.domain.planning_attempts import PlanningAttempt
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import StoredJournal
@@ -78,6 +79,13 @@ class PlanningStatements(Protocol[C_contra]):
     def select_attempts(self, connection: C_contra, task_id: str) -> list[tuple[int, PlanningAttempt]]: ...
 
 
+class ImageStatements(Protocol[C_contra]):
+    def insert_images(
+        self, connection: C_contra, task_id: str, images: Sequence[Image], most_bytes: int
+    ) -> frozenset[str]: ...
+    def select_image(self, connection: C_contra, task_id: str, digest: str) -> bytes | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Statements(Generic[C]):
     """The modules with the statements of one kind of database."""
@@ -88,3 +96,4 @@ class Statements(Generic[C]):
     starts: StartStatements[C]
     planning: PlanningStatements[C]
     states: StateStatements[C]
+    images: ImageStatements[C]

@@ -91,7 +91,7 @@ async def test_each_commit_follows_from_the_one_before_it(path: Path) -> None:
 async def test_the_commit_that_a_migration_writes_is_the_first_of_the_chain(path: Path) -> None:
     await write_commits(path, "a")
     later = (
-        *(f"DROP TABLE {table}" for table in ("commits", "planning_attempts", "agent_states")),
+        *(f"DROP TABLE {table}" for table in ("commits", "planning_attempts", "agent_states", "images")),
         *(f"DROP INDEX {index}" for index in ("tasks_ended", "tasks_by_thread")),
         "ALTER TABLE tasks DROP COLUMN thread",
     )

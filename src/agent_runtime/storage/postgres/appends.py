@@ -12,6 +12,7 @@ from agent_runtime.domain.task import Task
 from agent_runtime.storage.base import chain_records, make_append_error
 from agent_runtime.storage.postgres.commits import TAKE_PENDING, CommitLog, Pending
 from agent_runtime.storage.postgres.connecting import Connection
+from agent_runtime.storage.postgres.images import copy_images
 from agent_runtime.storage.postgres.journals import is_as_written
 
 INSERT_TASK = """
@@ -88,6 +89,9 @@ def write_appends(connection: Connection, appends: Sequence[Append], log: Commit
             connection.execute(UPDATE_TASK, _to_update(append))
         for row in rows:
             connection.execute(INSERT_EVENT, row)
+        for append in created:
+            if append.task.rerun is not None and append.task.rerun.image_digests:
+                copy_images(connection, append.task.task_id, append.task.rerun)
         log.add(connection, changes, pending, cancelled)
         connection.execute("COMMIT")
     return refusals

@@ -31,6 +31,7 @@ MIGRATIONS = (
     Migration("0007_workers.sql", oldest=1),
     Migration("0008_states.sql", oldest=1),
     Migration("0009_threads.sql", oldest=1),
+    Migration("0010_images.sql", oldest=1),
 )
 
 # Not to_regclass: it may answer from a cache that is older than the lock.

@@ -29,6 +29,7 @@ _SELECT_ENDS = "SELECT position, task_id, version, head FROM tasks WHERE positio
 _SELECT_WITHOUT_ROW = "SELECT task_id FROM events EXCEPT SELECT task_id FROM tasks"
 _SELECT_ATTEMPTS = "SELECT number, data FROM planning_attempts WHERE task_id = %s ORDER BY number"
 _SELECT_START = "SELECT facts, count FROM starts WHERE task_id = %s"
+_SELECT_IMAGES = "SELECT digest, data FROM images WHERE task_id = %s ORDER BY digest"
 _SELECT_DEFINITIONS = "SELECT identity, definitions FROM definitions ORDER BY identity"
 _SELECT_KNOWN = "SELECT task_id, version, head FROM tasks WHERE task_id = ANY(%s)"
 _SELECT_HASH = "SELECT hash FROM events WHERE task_id = %s AND seq = %s"
@@ -37,6 +38,7 @@ _UPSERT_START = """
 INSERT INTO starts (task_id, facts, count) VALUES (%s, %s, %s)
 ON CONFLICT (task_id) DO UPDATE SET facts = excluded.facts, count = excluded.count
 """
+_INSERT_IMAGE = "INSERT INTO images (task_id, digest, data) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
 _INSERT_DEFINITIONS = "INSERT INTO definitions (identity, definitions) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 
 
@@ -74,7 +76,9 @@ class PostgresSource:
     def read_belongings(self, task_id: str) -> Belongings:
         attempts = tuple((number, data) for number, data in self._connection.execute(_SELECT_ATTEMPTS, (task_id,)))
         start = self._connection.execute(_SELECT_START, (task_id,)).fetchone()
-        return Belongings(attempts, None if start is None else (start[0], start[1]))
+        found = self._connection.execute(_SELECT_IMAGES, (task_id,), binary=True)
+        images = tuple((digest, bytes(data)) for digest, data in found)
+        return Belongings(attempts, None if start is None else (start[0], start[1]), images)
 
     def list_definitions(self) -> list[tuple[str, str]]:
         """See `MoveSource.list_definitions`."""
@@ -121,6 +125,8 @@ class PostgresTarget:
             )
             attempts = [(one.task_id, *attempt) for one in additions for attempt in one.belongings.attempts]
             cursor.executemany(_INSERT_ATTEMPT, attempts)
+            images = [(one.task_id, *image) for one in additions for image in one.belongings.images]
+            cursor.executemany(_INSERT_IMAGE, images)
             starts = [(one.task_id, *one.belongings.start) for one in additions if one.belongings.start is not None]
             cursor.executemany(_UPSERT_START, starts)
             self._log.add(self._connection, [addition.change for addition in additions], pending)

@@ -30,6 +30,7 @@ from agent_runtime.storage.conversions import (
     read_time,
 )
 from agent_runtime.storage.postgres.connecting import Connection
+from agent_runtime.storage.postgres.images import DELETE_IMAGES
 from agent_runtime.storage.postgres.journals import is_storable, read_text, select_stored_journal
 from agent_runtime.storage.postgres.planning import DELETE_ATTEMPTS
 from agent_runtime.storage.postgres.states import delete_states_of_thread
@@ -102,6 +103,7 @@ def delete_task(connection: Connection, task: Task) -> Deletion:
     last, head = judge_deletion(task, found)
     deleted = [connection.execute(sql, (task.task_id,)).rowcount for sql in (_DELETE_TASK, _DELETE_EVENTS)]
     connection.execute(DELETE_ATTEMPTS, (task.task_id,))
+    connection.execute(DELETE_IMAGES, (task.task_id,))
     if not any(deleted):
         raise TaskNotFoundError(task.task_id)
     if task.thread is not None:

@@ -14,7 +14,7 @@ from agent_runtime.services.ports import AppendObserver
 from agent_runtime.storage.base import Clock, Draft, TakeCheckpoint, utc_now
 from agent_runtime.storage.cache import JournalEnd
 from agent_runtime.storage.cached_store import CACHE_BYTES, CachedStore
-from agent_runtime.storage.postgres import commits, journals, planning, rows, starts, states
+from agent_runtime.storage.postgres import commits, images, journals, planning, rows, starts, states
 from agent_runtime.storage.postgres.appends import Append
 from agent_runtime.storage.postgres.connecting import Connection, Database
 from agent_runtime.storage.postgres.figures import select_figures
@@ -35,7 +35,7 @@ _TEND_AGAIN_S = 5.0
 _SETTLE_S = 3.0
 """How long a reader of the chain waits for what was committed before."""
 
-_STATEMENTS: Statements[Connection] = Statements(rows, journals, commits, starts, planning, states)
+_STATEMENTS: Statements[Connection] = Statements(rows, journals, commits, starts, planning, states, images)
 
 
 class PostgresStore(CachedStore[Connection]):

@@ -36,6 +36,7 @@ MIGRATIONS: tuple[tuple[str, Step | None], ...] = (
     ("0007_ended.sql", None),
     ("0008_states.sql", None),
     ("0009_threads.sql", None),
+    ("0010_images.sql", None),
 )
 """The scripts of `migrations/`, each with its step. A database's `user_version` counts those applied."""
 

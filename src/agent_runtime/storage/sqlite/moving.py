@@ -22,11 +22,13 @@ _SELECT_ENDS = "SELECT position, task_id, version, head FROM tasks WHERE positio
 _SELECT_WITHOUT_ROW = "SELECT task_id FROM events EXCEPT SELECT task_id FROM tasks"
 _SELECT_ATTEMPTS = "SELECT number, data FROM planning_attempts WHERE task_id = ? ORDER BY number"
 _SELECT_START = "SELECT facts, count FROM starts WHERE task_id = ?"
+_SELECT_IMAGES = "SELECT digest, data FROM images WHERE task_id = ? ORDER BY digest"
 _SELECT_DEFINITIONS = "SELECT identity, definitions FROM definitions ORDER BY identity"
 _SELECT_END = "SELECT version, head FROM tasks WHERE task_id = ?"
 _SELECT_HASH = "SELECT hash FROM events WHERE task_id = ? AND seq = ?"
 _INSERT_ATTEMPT = "INSERT OR IGNORE INTO planning_attempts (task_id, number, data) VALUES (?, ?, ?)"
 _INSERT_START = "INSERT OR REPLACE INTO starts (task_id, facts, count) VALUES (?, ?, ?)"
+_INSERT_IMAGE = "INSERT OR IGNORE INTO images (task_id, digest, data) VALUES (?, ?, ?)"
 _INSERT_DEFINITIONS = "INSERT OR IGNORE INTO definitions (identity, definitions) VALUES (?, ?)"
 
 
@@ -63,7 +65,8 @@ class SqliteSource:
 
     def read_belongings(self, task_id: str) -> Belongings:
         attempts = tuple(self._connection.execute(_SELECT_ATTEMPTS, (task_id,)).fetchall())
-        return Belongings(attempts, self._connection.execute(_SELECT_START, (task_id,)).fetchone())
+        images = tuple(self._connection.execute(_SELECT_IMAGES, (task_id,)).fetchall())
+        return Belongings(attempts, self._connection.execute(_SELECT_START, (task_id,)).fetchone(), images)
 
     def list_definitions(self) -> list[tuple[str, str]]:
         """See `MoveSource.list_definitions`."""
@@ -143,6 +146,7 @@ class SqliteTarget:
         connection.executemany(INSERT_EVENT, records)
         belongings = addition.belongings
         connection.executemany(_INSERT_ATTEMPT, ((task_id, *attempt) for attempt in belongings.attempts))
+        connection.executemany(_INSERT_IMAGE, ((task_id, *image) for image in belongings.images))
         if belongings.start is not None:
             connection.execute(_INSERT_START, (task_id, *belongings.start))
 

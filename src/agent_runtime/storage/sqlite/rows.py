@@ -32,6 +32,7 @@ from agent_runtime.storage.conversions import (
     read_records,
     read_time,
 )
+from agent_runtime.storage.sqlite.images import DELETE_IMAGES, copy_images
 from agent_runtime.storage.sqlite.journals import is_as_written, select_stored_journal
 from agent_runtime.storage.sqlite.planning import DELETE_ATTEMPTS
 from agent_runtime.storage.sqlite.states import delete_states_of_thread
@@ -128,6 +129,8 @@ def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[Ev
             raise
         raise ConflictError(f"Task {task.task_id}, or one with its request key, exists already.") from error
     connection.executemany(INSERT_EVENT, chained)
+    if task.rerun is not None and task.rerun.image_digests:
+        copy_images(connection, task.task_id, task.rerun)
     return Change(task.task_id, records[0].seq, records[-1].seq, head)
 
 
@@ -161,6 +164,7 @@ def delete_task(connection: sqlite3.Connection, task: Task) -> Deletion:
     last, head = judge_deletion(task, found)
     deleted = [connection.execute(sql, (task.task_id,)).rowcount for sql in (DELETE_TASK, DELETE_EVENTS)]
     connection.execute(DELETE_ATTEMPTS, (task.task_id,))
+    connection.execute(DELETE_IMAGES, (task.task_id,))
     if not any(deleted):
         raise TaskNotFoundError(task.task_id)
     if task.thread is not None:

@@ -9,13 +9,13 @@ from agent_runtime.domain.commits import Change
 from agent_runtime.services.ports import AppendObserver
 from agent_runtime.storage.base import Clock, Draft, TakeCheckpoint, utc_now
 from agent_runtime.storage.cached_store import CACHE_BYTES, CachedStore
-from agent_runtime.storage.sqlite import commits, journals, planning, rows, starts, states
+from agent_runtime.storage.sqlite import commits, images, journals, planning, rows, starts, states
 from agent_runtime.storage.sqlite.database_file import DatabaseFile
 from agent_runtime.storage.sqlite.readers import Readers
 from agent_runtime.storage.sqlite.writer import Writer
 from agent_runtime.storage.statements import Statements
 
-_STATEMENTS: Statements[sqlite3.Connection] = Statements(rows, journals, commits, starts, planning, states)
+_STATEMENTS: Statements[sqlite3.Connection] = Statements(rows, journals, commits, starts, planning, states, images)
 
 
 class SqliteStore(CachedStore[sqlite3.Connection]):
