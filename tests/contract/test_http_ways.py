@@ -3,10 +3,8 @@
 import asyncio
 import json
 import select
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ import pytest
 
 from agent_runtime.domain.errors import ServerUnavailableError
 from agent_runtime.domain.tools import HttpServer
+from certificates import make_certificate, with_openssl
 from hostile_http import hostile_http
 from pools import Place, call, remote
 
@@ -137,21 +136,6 @@ async def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(place: Place
     assert reason.startswith("The variable ALL_PROXY must name a proxy as http://HOST:PORT or https://HOST:PORT")
 
 
-async def make_certificate(folder: Path, name: str) -> tuple[Path, ssl.SSLContext]:
-    """A certificate that signs itself, for a name and this machine, and what a server with it needs."""
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    asked = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout {key} -out {certificate} -subj /CN={name}"
-    command = [*asked.split(), "-addext", f"subjectAltName=IP:127.0.0.1,DNS:{name}"]
-    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, timeout=20)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, key)
-    return certificate, tls
-
-
-with_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-
-
-@with_openssl
 async def test_a_server_with_a_certificate_of_a_private_authority_is_reached(place: Place) -> None:
     certificate, tls = await make_certificate(place.folder, "far.example")
     with listen(tls) as (port, _):

@@ -8,6 +8,7 @@ import asyncio
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -27,6 +28,8 @@ _SMALL = ("-c", "shared_buffers=32MB", "-c", "max_connections=200")
 _FAST = ("-F", "-c", "full_page_writes=off")
 _PATIENCE_S = 20.0
 _SOCKET = ".s.PGSQL.5432"
+_ASK_FOR_TLS = (8).to_bytes(4) + (80877103).to_bytes(4)
+"""The first message of a client that wants TLS: SSLRequest of the protocol of PostgreSQL."""
 _COMMITTED = b"C\x00\x00\x00\x0bCOMMIT\x00"
 """The message of a server that says that a transaction was committed."""
 
@@ -128,18 +131,15 @@ class PostgresServer:
         return True
 
 
-class LossyProxy:
-    """A way to a server on which the answers to the next commits get lost, and their connections with them."""
+class Proxy:
+    """A way to a server."""
 
-    def __init__(self, server: PostgresServer, folder: Path) -> None:
+    def __init__(self, server: PostgresServer) -> None:
         self._server = str(server.folder / _SOCKET)
-        self._socket = str(folder / _SOCKET)
-        self.lost = 0
-        self.to_lose = 0
         self._ends: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Self:
-        self._listening = await asyncio.start_unix_server(self._serve, self._socket)
+        self._listening = await self._listen()
         return self
 
     async def __aexit__(
@@ -148,8 +148,11 @@ class LossyProxy:
         self._listening.close()
         for end in self._ends:
             end.close()
-            with suppress(ConnectionError):
+            with suppress(OSError):  # a connection that was lost, or never got its TLS
                 await end.wait_closed()
+
+    async def _listen(self) -> asyncio.Server:
+        raise NotImplementedError
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_unix_connection(self._server)
@@ -163,13 +166,65 @@ class LossyProxy:
     ) -> None:
         with suppress(ConnectionError):
             while data := await source.read(65536):
-                if self.to_lose and _COMMITTED in data:
-                    self.to_lose -= 1
-                    self.lost += 1
+                if not self._may_pass(data):
                     back.close()
                     break
                 target.write(data)
         target.close()
+
+    def _may_pass(self, _data: bytes) -> bool:
+        return True
+
+
+class LossyProxy(Proxy):
+    """A way on which the answers to the next commits get lost, and their connections with them."""
+
+    def __init__(self, server: PostgresServer, folder: Path) -> None:
+        super().__init__(server)
+        self._socket = str(folder / _SOCKET)
+        self.lost = 0
+        self.to_lose = 0
+
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_unix_server(self._serve, self._socket)
+
+    def _may_pass(self, data: bytes) -> bool:
+        if not self.to_lose or _COMMITTED not in data:
+            return True
+        self.to_lose -= 1
+        self.lost += 1
+        return False
+
+
+class TlsProxy(Proxy):
+    """A way over TCP on the loopback address that gives TLS to clients that ask for it, and refuses it without `tls`.
+
+    The server of the tests was built without TLS; a client cannot tell the two from one that has it.
+    """
+
+    def __init__(self, server: PostgresServer, tls: ssl.SSLContext | None) -> None:
+        super().__init__(server)
+        self._tls = tls
+        self.encrypted = 0
+
+    @property
+    def port(self) -> int:
+        return int(self._listening.sockets[0].getsockname()[1])
+
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._ends.append(writer)
+        with suppress(ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
+            if await reader.readexactly(len(_ASK_FOR_TLS)) != _ASK_FOR_TLS or not self._tls:
+                writer.write(b"N")
+                writer.close()
+                return
+            writer.write(b"S")
+            await writer.start_tls(self._tls)
+            self.encrypted += 1
+            await super()._serve(reader, writer)
 
 
 def is_root() -> bool:

@@ -46,6 +46,9 @@ _PERMANENT = (
     "not permitted",
     "permission denied",
     "certificate verify failed",
+    "certificate file",
+    "does not match host name",
+    "SSL was required",
 )
 """What a server or libpq says of a connection that will not succeed until the operator changes something."""
 
