@@ -62,8 +62,7 @@ from agent_runtime.storage.retention import Retention
 from agent_runtime.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from mcp.server import MCPServer
-
+    from agent_runtime.builtin.toolbox import Toolbox
     from agent_runtime.models.model import OpenAIModel
 
 log = structlog.get_logger()
@@ -177,12 +176,12 @@ def make_pool(
     return ServerPool(settings.limits, secrets, make_builtin, base_dir, loaded.own, inherited, spares, pauses.circuit_s)
 
 
-def _builtin_maker(settings: Settings, loaded: LoadedRegistry) -> "Callable[[BuiltinServer], MCPServer]":
+def _builtin_maker(settings: Settings, loaded: LoadedRegistry) -> "Callable[[BuiltinServer], Toolbox]":
     base_dir, kept = settings.tool_registry.absolute().parent, loaded.own.paths
     places = {entry.server.id: entry.place for entry in loaded.resolved}
     data_dir, todos = settings.storage.local_folder, make_todos(settings.storage)
 
-    def make(entry: BuiltinServer) -> "MCPServer":
+    def make(entry: BuiltinServer) -> "Toolbox":
         # A run that goes on with an entry that is no longer there has it made from its own words.
         place = places.get(entry.id)
         return builtin.create(entry.config, base_dir=base_dir, data_dir=data_dir, place=place, kept=kept, todos=todos)

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from mcp.server import MCPServer
 
 from agent_runtime.domain.errors import ServerUnavailableError
 from agent_runtime.domain.tools import StdioServer, ToolServer
@@ -107,5 +107,5 @@ async def test_a_reload_right_after_a_start_ends_that_server_and_no_other(place:
         assert await pool.discover(place.entry(server_id="other"))
 
 
-def _make_no_builtin(_: object) -> MCPServer:
+def _make_no_builtin(_: object) -> NoReturn:
     raise AssertionError("no entry of these tests is one")

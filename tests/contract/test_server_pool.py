@@ -4,15 +4,16 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from mcp.server import MCPServer
 
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.errors import CallNotSentError, OutcomeUnknownError, ServerUnavailableError
 from agent_runtime.domain.tools import BuiltinServer, StdioServer, StoredResult
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.mcp_servers import in_process
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.services.ports import Lease
 from pools import KEY, Place, all_gone, call, descriptors, remote, zombies
@@ -315,17 +316,22 @@ class Slow:
         self.called = asyncio.Event()
         self.go = asyncio.Event()
         self.finished = 0
-        self.server = MCPServer("slow")
+        self.closed = 0
 
-        @self.server.tool()
-        async def work(label: str) -> str:
-            self.called.set()
-            await self.go.wait()
-            self.finished += 1
-            return f"did {label}"
+    def list_tools(self) -> Sequence[JsonObject]:
+        return [{"name": "work", "inputSchema": {"type": "object"}}]
 
-    def make(self, _entry: BuiltinServer) -> MCPServer:
-        return self.server
+    async def call(self, _tool: str, arguments: JsonObject) -> JsonObject:
+        self.called.set()
+        await self.go.wait()
+        self.finished += 1
+        return {"content": [{"type": "text", "text": f"did {arguments['label']}"}]}
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def make(self, _entry: BuiltinServer) -> "Slow":
+        return self
 
 
 BUILTIN = BuiltinServer.model_validate({"id": "slow", "type": "builtin", "config": {"server": "text"}})
@@ -368,8 +374,11 @@ async def test_a_call_in_this_process_ends_even_where_its_caller_is_gone(slow: S
         await eventually(lambda: slow.finished == 1)
 
 
-async def test_leaving_the_pool_in_a_call_of_this_process_breaks_nothing_else(slow: Slow, place: Place) -> None:
-    outcome: StoredResult | OutcomeUnknownError | None = None
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_leaving_the_pool_waits_some_seconds_for_a_call_in_this_process(
+    slow: Slow, place: Place, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
+) -> None:
+    monkeypatch.setattr(in_process, "_LEAVE_S", 0.2 if hangs else 9)
 
     async def work(pool: ServerPool) -> StoredResult | OutcomeUnknownError:
         async with pool.lease([BUILTIN]) as lease:
@@ -382,8 +391,29 @@ async def test_leaving_the_pool_in_a_call_of_this_process_breaks_nothing_else(sl
         async with ServerPool(LimitSettings(), Secrets(environ={}), slow.make, place.folder) as pool:
             working = group.create_task(work(pool))
             await slow.called.wait()
+            if not hangs:
+                asyncio.get_running_loop().call_later(0.1, slow.go.set)
         outcome = await working
-    assert isinstance(outcome, OutcomeUnknownError)
+    assert isinstance(outcome, OutcomeUnknownError) if hangs else outcome == StoredResult(text="did it", size=6)
+    assert slow.closed == 1
+
+
+async def test_a_server_in_this_process_is_called_no_more_once_it_has_stopped(slow: Slow, inside: ServerPool) -> None:
+    async with inside.lease([BUILTIN]) as lease:
+        cancel = asyncio.Event()
+        cancel.set()
+        with pytest.raises(CallNotSentError, match="cancelled before"):
+            await call(lease, "work", "it", server="slow", cancel=cancel)
+        connection = await inside.connect(BUILTIN)
+        assert await inside.connect(BUILTIN) is connection
+        connection.stop()
+        assert await inside.connect(BUILTIN) is not connection
+        with pytest.raises(CallNotSentError, match="the connection was closed") as refusal:
+            await call(lease, "work", "it", server="slow")
+        assert refusal.value.may_pass
+        with pytest.raises(ServerUnavailableError, match="the connection was closed"):
+            await connection.definitions()
+    assert not slow.called.is_set()
 
 
 # Over HTTP

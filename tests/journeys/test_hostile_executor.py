@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import pytest
-from mcp.server import MCPServer
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.config import Secrets
@@ -66,7 +66,7 @@ class Executor:
         return [(event.step_id, event.tool, event.rule) for event in events if isinstance(event, ToolDenied)]
 
 
-def no_builtin(_: object) -> MCPServer:
+def no_builtin(_: object) -> NoReturn:
     raise AssertionError("no plan of these tests uses one")
 
 

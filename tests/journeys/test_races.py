@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from mcp.server import MCPServer
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.config import Secrets
@@ -290,7 +290,7 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
         )
 
 
-def _no_builtin(_: object) -> MCPServer:
+def _no_builtin(_: object) -> NoReturn:
     raise AssertionError("no plan of these tests uses one")
 
 

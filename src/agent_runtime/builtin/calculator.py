@@ -6,14 +6,12 @@ Alone on standard streams: `python -m agent_runtime.builtin.calculator`.
 import argparse
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated
 
-from mcp.server import MCPServer
-from mcp_types import CallToolResult
 from pydantic import Field, WithJsonSchema
 
 from agent_runtime.builtin import arithmetic
-from agent_runtime.builtin.toolbox import READS, Output, make_server, make_tool, reply
+from agent_runtime.builtin.toolbox import READS, Answer, Output, Toolbox, make_tool, make_toolbox
 
 Number = Annotated[int | Annotated[float, Field(allow_inf_nan=False)], WithJsonSchema({"type": "number"})]
 
@@ -28,22 +26,22 @@ Left = Annotated[Number, Field(description="The number on the left.")]
 Right = Annotated[Number, Field(description="The number on the right.")]
 
 
-def add(a: Left, b: Right) -> Annotated[CallToolResult, Result]:
+def add(a: Left, b: Right) -> Answer[Result]:
     """Add two numbers: a + b."""
     return _answer(arithmetic.add(arithmetic.to_fraction(a), arithmetic.to_fraction(b)))
 
 
-def subtract(a: Left, b: Right) -> Annotated[CallToolResult, Result]:
+def subtract(a: Left, b: Right) -> Answer[Result]:
     """Subtract b from a: a - b."""
     return _answer(arithmetic.subtract(arithmetic.to_fraction(a), arithmetic.to_fraction(b)))
 
 
-def multiply(a: Left, b: Right) -> Annotated[CallToolResult, Result]:
+def multiply(a: Left, b: Right) -> Answer[Result]:
     """Multiply two numbers: a * b."""
     return _answer(arithmetic.multiply(arithmetic.to_fraction(a), arithmetic.to_fraction(b)))
 
 
-def divide(a: Left, b: Right) -> Annotated[CallToolResult, Result]:
+def divide(a: Left, b: Right) -> Answer[Result]:
     """Divide a by b, which is not 0: a / b."""
     return _answer(arithmetic.divide(arithmetic.to_fraction(a), arithmetic.to_fraction(b)))
 
@@ -52,7 +50,7 @@ def evaluate(
     expression: Annotated[
         str, Field(max_length=arithmetic.MAX_LENGTH, description='An expression, such as "2 * (3 + 4)".')
     ],
-) -> Annotated[CallToolResult, Result]:
+) -> Answer[Result]:
     """Evaluate an expression exactly.
 
     It has + - * / // % ** ^, brackets, numbers such as 1,000 and 1.5e3, percentages such as 15% of 200, sqrt, abs,
@@ -61,13 +59,13 @@ def evaluate(
     return _answer(arithmetic.evaluate(expression))
 
 
-def _answer(value: Fraction) -> CallToolResult:
-    return reply(arithmetic.to_text(value), Result(result=arithmetic.to_number(value)))
+def _answer(value: Fraction) -> Answer[Result]:
+    return Answer(arithmetic.to_text(value), Result(result=arithmetic.to_number(value)))
 
 
-def create_server() -> MCPServer[Any]:
+def create_server() -> Toolbox:
     """Return the calculator."""
-    return make_server(
+    return make_toolbox(
         "calculator",
         "Exact arithmetic: 0.1 + 0.2 is 0.3.",
         [
@@ -83,7 +81,7 @@ def create_server() -> MCPServer[Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve the calculator on standard streams until they close."""
     argparse.ArgumentParser(prog="agent_runtime.builtin.calculator", description=__doc__).parse_args(arguments)
-    create_server().run("stdio")
+    create_server().serve()
 
 
 if __name__ == "__main__":

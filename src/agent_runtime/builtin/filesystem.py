@@ -8,10 +8,8 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from mcp.server import MCPServer
-from mcp_types import CallToolResult
 from pydantic import Field
 
 from agent_runtime.builtin.entries import to_readable
@@ -27,7 +25,18 @@ from agent_runtime.builtin.search import (
     list_entries,
     looks_like_text,
 )
-from agent_runtime.builtin.toolbox import ADDS, ENSURES, READS, REMOVES, REPLACES, Output, make_server, make_tool, reply
+from agent_runtime.builtin.toolbox import (
+    ADDS,
+    ENSURES,
+    READS,
+    REMOVES,
+    REPLACES,
+    Answer,
+    Output,
+    Toolbox,
+    make_tool,
+    make_toolbox,
+)
 
 MAX_FILE = 16 * MAX_TEXT
 """The largest file that can be appended to, in bytes."""
@@ -121,32 +130,32 @@ class Filesystem:
     def __init__(self, root: Root) -> None:
         self._root = root
 
-    def read_file(self, path: FilePath) -> Annotated[CallToolResult, FileText]:
+    def read_file(self, path: FilePath) -> Answer[FileText]:
         """Read a text file (UTF-8, up to 1 MiB)."""
         place = self._root.locate(path)
         data = self._root.read(place, MAX_TEXT)
         if not looks_like_text(data):
             raise Refusal(f"{place.shown} is not UTF-8 text, and only text can be read here: choose a text file.")
         text = data.decode("utf-8")
-        return reply(text, FileText(path=place.shown, size=len(data), lines=len(split_lines(text))))
+        return Answer(text, FileText(path=place.shown, size=len(data), lines=len(split_lines(text))))
 
-    def write_file(self, path: FilePath, content: Content) -> Annotated[CallToolResult, Written]:
+    def write_file(self, path: FilePath, content: Content) -> Answer[Written]:
         """Write a text file whole, in place of what it held before; missing folders are made."""
         place = self._root.locate(path)
         data = _encode(content)
         created = self._root.write(place, data)
         text = f"Wrote {pluralize(len(data), 'byte')} to {place.shown}."
-        return reply(text, Written(path=place.shown, size=len(data), created=created))
+        return Answer(text, Written(path=place.shown, size=len(data), created=created))
 
-    def append_file(self, path: FilePath, content: Content) -> Annotated[CallToolResult, Written]:
+    def append_file(self, path: FilePath, content: Content) -> Answer[Written]:
         """Add text to the end of a file, on a new line; the file is made when it is missing."""
         place = self._root.locate(path)
         data = _encode(content)
         size, created = self._root.append(place, data, MAX_FILE)
         text = f"Appended {pluralize(len(data), 'byte')} to {place.shown}."
-        return reply(text, Written(path=place.shown, size=size, created=created))
+        return Answer(text, Written(path=place.shown, size=size, created=created))
 
-    def list_directory(self, path: FolderPath = ".") -> Annotated[CallToolResult, Listing]:
+    def list_directory(self, path: FolderPath = ".") -> Answer[Listing]:
         """List the files and folders in a folder, by name, and say which are text files."""
         place = self._root.locate(path)
         with self._root.explain_errors(place, "folder"):
@@ -165,9 +174,9 @@ class Filesystem:
             longest_text=longest and place.child(longest.name).shown,
             truncated=not complete,
         )
-        return reply("\n".join(lines), listing)
+        return Answer("\n".join(lines), listing)
 
-    def read_files(self, path: FolderPath = ".") -> Annotated[CallToolResult, Texts]:
+    def read_files(self, path: FolderPath = ".") -> Answer[Texts]:
         """Read all text files in a folder, by name, up to 512 KiB in all."""
         place = self._root.locate(path)
         with self._root.explain_errors(place, "folder"):
@@ -190,27 +199,27 @@ class Filesystem:
         if not complete:
             parts.append("... and more: some files are no text, or too large to be read together.")
         joined = _join_lines(list(texts.values()))
-        return reply(_join_lines(parts), Texts(text=joined, files=list(texts), truncated=not complete))
+        return Answer(_join_lines(parts), Texts(text=joined, files=list(texts), truncated=not complete))
 
-    def copy_file(self, source: FilePath, destination: FilePath) -> Annotated[CallToolResult, Copied]:
+    def copy_file(self, source: FilePath, destination: FilePath) -> Answer[Copied]:
         """Copy a file of up to 16 MiB. It replaces none; missing folders are made."""
         old, new = self._root.locate(source), self._root.locate(destination)
         size = self._root.copy(old, new, MAX_FILE)
-        return reply(f"Copied {old.shown} to {new.shown}.", Copied(source=old.shown, path=new.shown, size=size))
+        return Answer(f"Copied {old.shown} to {new.shown}.", Copied(source=old.shown, path=new.shown, size=size))
 
-    def move_file(self, source: FilePath, destination: FilePath) -> Annotated[CallToolResult, Moved]:
+    def move_file(self, source: FilePath, destination: FilePath) -> Answer[Moved]:
         """Move or rename a file. It replaces none; missing folders are made."""
         old, new = self._root.locate_entry(source), self._root.locate(destination)
         self._root.move(old, new)
-        return reply(f"Moved {old.shown} to {new.shown}.", Moved(source=old.shown, path=new.shown))
+        return Answer(f"Moved {old.shown} to {new.shown}.", Moved(source=old.shown, path=new.shown))
 
-    def delete_file(self, path: FilePath) -> Annotated[CallToolResult, Deleted]:
+    def delete_file(self, path: FilePath) -> Answer[Deleted]:
         """Delete a file for good."""
         place = self._root.locate_entry(path)
         size = self._root.delete(place)
-        return reply(f"Deleted {place.shown} ({pluralize(size, 'byte')}).", Deleted(path=place.shown, size=size))
+        return Answer(f"Deleted {place.shown} ({pluralize(size, 'byte')}).", Deleted(path=place.shown, size=size))
 
-    def create_directory(self, path: FolderPath) -> Annotated[CallToolResult, Created]:
+    def create_directory(self, path: FolderPath) -> Answer[Created]:
         """Make a folder and those above it; existing ones are left as they are."""
         place = self._root.locate(path)
         with self._root.explain_errors(place, "folder"):
@@ -221,7 +230,7 @@ class Filesystem:
                 with self._root.folder(place, create=True):
                     created = True
         text = f"Created folder {place.shown}." if created else f"The folder {place.shown} exists already."
-        return reply(text, Created(path=place.shown, created=created))
+        return Answer(text, Created(path=place.shown, created=created))
 
     def search_files(
         self,
@@ -238,7 +247,7 @@ class Filesystem:
             str | None,
             Field(min_length=1, max_length=1024, description="Only files that hold this text. Case is ignored."),
         ] = None,
-    ) -> Annotated[CallToolResult, Matches]:
+    ) -> Answer[Matches]:
         """Find files by name, and optionally by a text in them, in a folder and all below it."""
         place = self._root.locate(path)
         search = Search(self._root, place, Pattern(pattern), content)
@@ -250,9 +259,9 @@ class Filesystem:
         if search.truncated:
             lines.append("... the search ended early: there may be more. Search a smaller folder, or more precisely.")
         found = Matches(matches=search.matches, count=len(search.matches), truncated=search.truncated)
-        return reply("\n".join(lines), found)
+        return Answer("\n".join(lines), found)
 
-    def file_info(self, path: FilePath) -> Annotated[CallToolResult, Info]:
+    def file_info(self, path: FilePath) -> Answer[Info]:
         """Say what a path is: its type, its size in bytes and when it was last changed (UTC)."""
         place = self._root.locate(path)
         status = self._root.status(place)
@@ -260,7 +269,7 @@ class Filesystem:
         size = status.st_size if kind == "file" else 0
         modified = datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         text = f"{place.shown}: {kind}, {pluralize(size, 'byte')}, modified {modified}"
-        return reply(text, Info(path=place.shown, type=kind, size=size, modified=modified))
+        return Answer(text, Info(path=place.shown, type=kind, size=size, modified=modified))
 
 
 def _write_line(found: FolderEntry) -> str:
@@ -279,13 +288,13 @@ def _encode(content: str) -> bytes:
     return data
 
 
-def create_server(root: Path, name: str | None = None, kept: Sequence[Path] = ()) -> MCPServer[Any]:
+def create_server(root: Path, name: str | None = None, kept: Sequence[Path] = ()) -> Toolbox:
     """Return the server over this folder; while the folder is missing, every call says so.
 
     `name` is what people call the folder, where that is not its own name; nothing in `kept` is read or written.
     """
     files = Filesystem(Root(root, name, kept))
-    return make_server(
+    return make_toolbox(
         "filesystem",
         "Text files in one folder. Paths are relative to that folder.",
         [
@@ -308,7 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve one folder on standard streams until they close."""
     parser = argparse.ArgumentParser(prog="agent_runtime.builtin.filesystem", description=create_server.__doc__)
     parser.add_argument("--root", type=Path, default=Path(os.curdir), help="the folder to serve")
-    create_server(parser.parse_args(arguments).root).run("stdio")
+    create_server(parser.parse_args(arguments).root).serve()
 
 
 if __name__ == "__main__":

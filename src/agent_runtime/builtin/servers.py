@@ -1,19 +1,18 @@
 """The built-in servers. To add one, write a module beside this one and add a row to `SERVERS`.
 
-Their modules are imported when a server is made: the library of MCP takes half a second, and many commands start none.
+Their modules are imported when a server is made: many commands need none.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, ToolServer
 
 if TYPE_CHECKING:
-    from mcp.server import MCPServer
-
     from agent_runtime.builtin.todo_list import TodoDatabase
+    from agent_runtime.builtin.toolbox import Toolbox
 
 
 def _no_place(_config: BuiltinConfig, _base_dir: Path, _data_dir: Path | None) -> Path | None:
@@ -33,7 +32,7 @@ class Shipped:
     computes.
     """
 
-    create: "Callable[[BuiltinConfig, Path, Sequence[Path], TodoDatabase | None], MCPServer[Any]]"
+    create: "Callable[[BuiltinConfig, Path, Sequence[Path], TodoDatabase | None], Toolbox]"
     place: Callable[[BuiltinConfig, Path, Path | None], Path | None] = _no_place
     reach: str = "no files, no network"
     serves_place: bool = False
@@ -48,30 +47,26 @@ def name_root(config: BuiltinConfig) -> str:
     return Path(config.root or _SAMPLES).name
 
 
-def _create_filesystem(
-    config: BuiltinConfig, place: Path, kept: Sequence[Path], _: "TodoDatabase | None"
-) -> "MCPServer[Any]":
+def _create_filesystem(config: BuiltinConfig, place: Path, kept: Sequence[Path], _: "TodoDatabase | None") -> "Toolbox":
     from agent_runtime.builtin import filesystem  # noqa: PLC0415 - see above
 
     return filesystem.create_server(place, name=name_root(config), kept=kept)
 
 
-def _create_calculator(*_: object) -> "MCPServer[Any]":
+def _create_calculator(*_: object) -> "Toolbox":
     from agent_runtime.builtin import calculator  # noqa: PLC0415 - see above
 
     return calculator.create_server()
 
 
-def _create_todo(
-    _config: BuiltinConfig, place: Path, _kept: Sequence[Path], todos: "TodoDatabase | None"
-) -> "MCPServer[Any]":
+def _create_todo(_config: BuiltinConfig, place: Path, _kept: Sequence[Path], todos: "TodoDatabase | None") -> "Toolbox":
     from agent_runtime.builtin import todo  # noqa: PLC0415 - see above
     from agent_runtime.builtin.todo_file import TodoFile  # noqa: PLC0415 - see above
 
     return todo.create_server(todos or TodoFile(place))
 
 
-def _create_text(*_: object) -> "MCPServer[Any]":
+def _create_text(*_: object) -> "Toolbox":
     from agent_runtime.builtin import text  # noqa: PLC0415 - see above
 
     return text.create_server()
@@ -105,7 +100,7 @@ def create(
     place: Path | None = None,
     kept: Sequence[Path] = (),
     todos: "TodoDatabase | None" = None,
-) -> "MCPServer[Any]":
+) -> "Toolbox":
     """Return the server of a registry entry. Nothing is read or written yet.
 
     A relative `root` begins at `base_dir`; without one the filesystem server serves `base_dir/sample_data`. `place` is

@@ -7,15 +7,13 @@ import argparse
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated
 
-from mcp.server import MCPServer
-from mcp_types import CallToolResult
 from pydantic import Field
 
 from agent_runtime.builtin.refusals import MAX_TEXT, split_lines
 from agent_runtime.builtin.summary import summarize as summarize_text
-from agent_runtime.builtin.toolbox import READS, Output, make_server, make_tool, reply
+from agent_runtime.builtin.toolbox import READS, Answer, Output, Toolbox, make_tool, make_toolbox
 
 MAX_MATCHES = 1000
 """The most lines that one search returns."""
@@ -66,25 +64,25 @@ class Date(Output):
 
 def summarize(
     text: Text, sentences: Annotated[int, Field(ge=1, le=20, description="How many sentences to keep at most.")] = 3
-) -> Annotated[CallToolResult, Summary]:
+) -> Answer[Summary]:
     """Summarize a text by its own most telling sentences, in their order."""
     if not text.strip():
         message = "The text is empty: there is nothing to summarize."
-        return reply(message, Summary(summary="", sentences=0, words=0))
+        return Answer(message, Summary(summary="", sentences=0, words=0))
     summary, count = summarize_text(text, sentences)
-    return reply(summary, Summary(summary=summary, sentences=count, words=len(summary.split())))
+    return Answer(summary, Summary(summary=summary, sentences=count, words=len(summary.split())))
 
 
-def count_words(text: Text) -> Annotated[CallToolResult, Counts]:
+def count_words(text: Text) -> Answer[Counts]:
     """Count the words of a text, and its characters and lines."""
     words = len(text.split())
-    return reply(str(words), Counts(words=words, characters=len(text), lines=len(split_lines(text))))
+    return Answer(str(words), Counts(words=words, characters=len(text), lines=len(split_lines(text))))
 
 
 def find(
     text: Text,
     query: Annotated[str, Field(min_length=1, max_length=1024, description="What to look for. Case is ignored.")],
-) -> Annotated[CallToolResult, Found]:
+) -> Answer[Found]:
     """Find the lines of a text that contain a word or phrase."""
     wanted = query.casefold()
     hits = [(number, line) for number, line in enumerate(split_lines(text), 1) if wanted in line.casefold()]
@@ -93,37 +91,37 @@ def find(
     if len(hits) > MAX_MATCHES:
         said.append(f"... and {len(hits) - MAX_MATCHES} more.")
     occurrences = sum(line.casefold().count(wanted) for _, line in hits)
-    return reply("\n".join(said), Found(matches=shown, count=len(hits), occurrences=occurrences))
+    return Answer("\n".join(said), Found(matches=shown, count=len(hits), occurrences=occurrences))
 
 
 LineCount = Annotated[int, Field(ge=1, le=1000, description="How many lines to give at most.")]
 
 
-def head(text: Text, lines: LineCount = 10) -> Annotated[CallToolResult, Lines]:
+def head(text: Text, lines: LineCount = 10) -> Answer[Lines]:
     """Give the first lines of a text."""
     every = split_lines(text)
     return _reply_lines(every[:lines], every)
 
 
-def tail(text: Text, lines: LineCount = 10) -> Annotated[CallToolResult, Lines]:
+def tail(text: Text, lines: LineCount = 10) -> Answer[Lines]:
     """Give the last lines of a text."""
     every = split_lines(text)
     return _reply_lines(every[-lines:], every)
 
 
-def _reply_lines(some: list[str], every: list[str]) -> CallToolResult:
-    return reply("\n".join(some) if every else "The text is empty.", Lines(lines=some, total=len(every)))
+def _reply_lines(some: list[str], every: list[str]) -> Answer[Lines]:
+    return Answer("\n".join(some) if every else "The text is empty.", Lines(lines=some, total=len(every)))
 
 
-def today() -> Annotated[CallToolResult, Date]:
+def today() -> Answer[Date]:
     """Give today's date where the service runs, as in 2026-11-30."""
     now = datetime.now().astimezone()
-    return reply(now.date().isoformat(), Date(date=now.date().isoformat(), weekday=now.strftime("%A")))
+    return Answer(now.date().isoformat(), Date(date=now.date().isoformat(), weekday=now.strftime("%A")))
 
 
-def create_server() -> MCPServer[Any]:
+def create_server() -> Toolbox:
     """Return the text server."""
-    return make_server(
+    return make_toolbox(
         "text",
         "Works on the text that it is given, never on files: read them first.",
         [make_tool(function, READS) for function in (summarize, count_words, find, head, tail, today)],
@@ -133,7 +131,7 @@ def create_server() -> MCPServer[Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve the text tools on standard streams until they close."""
     argparse.ArgumentParser(prog="agent_runtime.builtin.text", description=__doc__).parse_args(arguments)
-    create_server().run("stdio")
+    create_server().serve()
 
 
 if __name__ == "__main__":

@@ -4,20 +4,16 @@ Alone on standard streams: `python -m agent_runtime.builtin.todo --data-dir DIR`
 """
 
 import argparse
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-import anyio.to_thread
-from mcp.server import MCPServer
-from mcp_types import CallToolResult
 from pydantic import Field
 
 from agent_runtime.builtin.refusals import pluralize
 from agent_runtime.builtin.todo_file import TodoFile
 from agent_runtime.builtin.todo_list import MAX_LISTED, Status, Todo, TodoDatabase, TodoList
-from agent_runtime.builtin.toolbox import ADDS, READS, REMOVES, Output, make_server, make_tool, reply
+from agent_runtime.builtin.toolbox import ADDS, READS, REMOVES, Answer, Output, Toolbox, make_tool, make_toolbox
 
 _MAX_TODO = 2000
 
@@ -68,14 +64,12 @@ class TodoTools:
     def __init__(self, todos: TodoList) -> None:
         self._todos = todos
 
-    def add(self, text: TodoText) -> Annotated[CallToolResult, TodoItem]:
+    def add(self, text: TodoText) -> Answer[TodoItem]:
         """Add a todo to the list."""
         todo = self._todos.add(text)
-        return reply(f"Added todo {todo.id}: {todo.text}", TodoItem.of(todo))
+        return Answer(f"Added todo {todo.id}: {todo.text}", TodoItem.of(todo))
 
-    def list_todos(
-        self, status: Annotated[Status, Field(description="Which todos.")] = "open"
-    ) -> Annotated[CallToolResult, Todos]:
+    def list_todos(self, status: Annotated[Status, Field(description="Which todos.")] = "open") -> Answer[Todos]:
         """List the todos of a status."""
         todos, count = self._todos.list(status)
         lines = [str(todo) for todo in todos]
@@ -83,46 +77,35 @@ class TodoTools:
             lines = ["There are no todos." if status == "all" else f"There are no {status} todos."]
         if count > MAX_LISTED:
             lines.append(f"... and {count - MAX_LISTED} more.")
-        return reply("\n".join(lines), Todos(todos=[TodoItem.of(todo) for todo in todos], count=count))
+        return Answer("\n".join(lines), Todos(todos=[TodoItem.of(todo) for todo in todos], count=count))
 
-    def complete(self, id: TodoId = None, text: PartOfText = None) -> Annotated[CallToolResult, TodoItem]:  # noqa: A002 - the argument's name on the wire
+    def complete(self, id: TodoId = None, text: PartOfText = None) -> Answer[TodoItem]:  # noqa: A002 - the argument's name on the wire
         """Mark one todo as done, by its id or by its text."""
         todo, was_open = self._todos.complete(id, text)
         said = f"Completed todo {todo.id}: {todo.text}" if was_open else f"Todo {todo.id} was done already: {todo.text}"
-        return reply(said, TodoItem.of(todo))
+        return Answer(said, TodoItem.of(todo))
 
-    def delete(self, id: TodoId = None, text: WholeText = None) -> Annotated[CallToolResult, TodoItem]:  # noqa: A002 - likewise
+    def delete(self, id: TodoId = None, text: WholeText = None) -> Answer[TodoItem]:  # noqa: A002 - likewise
         """Delete one todo for good, by its id or by its whole text."""
         todo = self._todos.delete(id, text)
-        return reply(f"Deleted todo {todo.id}: {todo.text}", TodoItem.of(todo))
+        return Answer(f"Deleted todo {todo.id}: {todo.text}", TodoItem.of(todo))
 
-    def complete_all(self) -> Annotated[CallToolResult, Several]:
+    def complete_all(self) -> Answer[Several]:
         """Complete all open todos."""
         count = self._todos.complete_all()
-        return reply(f"Completed {pluralize(count, 'todo')}.", Several(count=count))
+        return Answer(f"Completed {pluralize(count, 'todo')}.", Several(count=count))
 
-    def delete_all(
-        self, status: Annotated[Status, Field(description="Which todos.")]
-    ) -> Annotated[CallToolResult, Several]:
+    def delete_all(self, status: Annotated[Status, Field(description="Which todos.")]) -> Answer[Several]:
         """Delete all todos of a status for good."""
         count = self._todos.delete_all(status)
-        return reply(f"Deleted {pluralize(count, 'todo')}.", Several(count=count))
+        return Answer(f"Deleted {pluralize(count, 'todo')}.", Several(count=count))
 
 
-def create_server(database: TodoDatabase) -> MCPServer[Any]:
+def create_server(database: TodoDatabase) -> Toolbox:
     """Return the server for the list in this database, which is opened on first use."""
     todos = TodoList(database)
     tools = TodoTools(todos)
-
-    @asynccontextmanager
-    async def lifespan(_: MCPServer[Any]) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            # Another session of the same server simply opens the database again.
-            await anyio.to_thread.run_sync(todos.close)
-
-    return make_server(
+    return make_toolbox(
         "todo",
         f"One list of todos; a listing shows {pluralize(MAX_LISTED, 'todo')} at most.",
         [
@@ -134,7 +117,7 @@ def create_server(database: TodoDatabase) -> MCPServer[Any]:
             make_tool(tools.complete_all, ADDS),
             make_tool(tools.delete_all, REMOVES),
         ],
-        lifespan,
+        todos.close,
     )
 
 
@@ -142,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve the list on standard streams until they close."""
     parser = argparse.ArgumentParser(prog="agent_runtime.builtin.todo", description=__doc__)
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="the folder that holds todo.db")
-    create_server(TodoFile(parser.parse_args(arguments).data_dir / "todo.db")).run("stdio")
+    create_server(TodoFile(parser.parse_args(arguments).data_dir / "todo.db")).serve()
 
 
 if __name__ == "__main__":

@@ -1,27 +1,25 @@
 """The parts common to all built-in servers: turning a function into a tool, answers and refusals.
 
 Every tool refuses unknown arguments, declares its output, and answers with text for people *and* structured output. A
-refusal is an error result that says what to do instead.
+refusal is an error result that says what to do instead. Definitions and results have the fields of MCP, without its
+library, which takes half a second to import: `serving.py` brings it where a server is served to other programs.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
-from functools import partial
-from typing import Any
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from inspect import getdoc, signature
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 import anyio.to_thread
-from mcp.server import MCPServer
-from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import UnexpectedToolError
-from mcp.server.mcpserver.tools import Tool
-from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
-from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
-from agent_runtime import __version__
 from agent_runtime.builtin.refusals import Refusal
-from agent_runtime.telemetry import keep_logging
+from agent_runtime.domain.values import JsonObject
+
+log = logging.getLogger(__name__)  # as the libraries do: a server alone on standard streams writes to stderr
 
 
 class Output(BaseModel):
@@ -30,10 +28,19 @@ class Output(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _make_hints(*, reads: bool = False, destroys: bool = False, repeats: bool = False) -> ToolAnnotations:
-    return ToolAnnotations(
-        read_only_hint=reads, destructive_hint=destroys, idempotent_hint=repeats, open_world_hint=False
-    )
+OutputT_co = TypeVar("OutputT_co", bound=Output, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[OutputT_co]):
+    """The answer of a tool: the text for people and the output for programs."""
+
+    text: str
+    output: OutputT_co
+
+
+def _make_hints(*, reads: bool = False, destroys: bool = False, repeats: bool = False) -> JsonObject:
+    return {"readOnlyHint": reads, "destructiveHint": destroys, "idempotentHint": repeats, "openWorldHint": False}
 
 
 READS = _make_hints(reads=True, repeats=True)
@@ -48,14 +55,7 @@ REMOVES = _make_hints(destroys=True)
 """Loses something; a second call may lose something else."""
 
 
-def reply(text: str, output: Output) -> CallToolResult:
-    """Return an answer with the text for people and the output for programs."""
-    return CallToolResult(
-        content=[TextContent(type="text", text=text)], structured_content=output.model_dump(mode="json")
-    )
-
-
-class _Strict(ArgModelBase):
+class _Arguments(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
@@ -66,41 +66,51 @@ class _PlainSchema(GenerateJsonSchema):
         return False
 
 
-class BuiltinTool(Tool):
-    """A tool that validates its arguments strictly, and whose refusals reach the caller unchanged.
+@dataclass(frozen=True, slots=True)
+class BuiltinTool:
+    """A tool that validates its arguments strictly. `definition` has the fields of MCP.
 
     The function runs in a worker thread, so that no call blocks the event loop, unless it is `inline`: pure, and done
-    in microseconds. A call that has begun is awaited even if it is cancelled.
+    in microseconds.
     """
 
+    definition: JsonObject
+    arguments: type[BaseModel]
+    function: Callable[..., Answer[Output]]
     inline: bool = False
 
-    async def run(
-        self,
-        arguments: dict[str, Any],
-        context: Context[Any, Any],  # noqa: ARG002 - the signature is the SDK's
-        convert_result: bool = False,  # noqa: ARG002, FBT001, FBT002 - likewise
-    ) -> CallToolResult:
+    @property
+    def name(self) -> str:
+        name: str = self.definition["name"]
+        return name
+
+    async def run(self, arguments: JsonObject) -> JsonObject:
+        """Call the function, and return the result with the fields of MCP."""
         try:
-            values = dict(self.fn_metadata.arg_model.model_validate(arguments))
+            values = dict(self.arguments.model_validate(arguments))
         except ValidationError as error:
             return _make_error_result(" ".join(_find_argument_faults(error, self)))
-        call = partial(self.fn, **values)
+        call = partial(self.function, **values)
         try:
-            result: CallToolResult = call() if self.inline else await anyio.to_thread.run_sync(call)
+            answer = call() if self.inline else await anyio.to_thread.run_sync(call)
         except Refusal as refusal:
             return _make_error_result(str(refusal))
-        except Exception as error:  # the edge of the server: unforeseen errors are logged and not shown
-            raise UnexpectedToolError(f"The tool {self.name} failed unexpectedly; see the log.") from error
-        return result
+        except Exception:  # the edge of the server: unforeseen errors are logged and not shown
+            log.exception("The tool %s failed.", self.name)
+            return _make_error_result(f"The tool {self.name} failed unexpectedly; see the log.")
+        return {**_make_content(answer.text), "structuredContent": answer.output.model_dump(mode="json")}
 
 
-def _make_error_result(message: str) -> CallToolResult:
-    return CallToolResult(content=[TextContent(type="text", text=message)], is_error=True)
+def _make_content(text: str) -> JsonObject:
+    return {"content": [{"type": "text", "text": text}]}
 
 
-def _find_argument_faults(error: ValidationError, tool: Tool) -> Iterable[str]:
-    known = ", ".join(tool.parameters.get("properties", {})) or "none"
+def _make_error_result(message: str) -> JsonObject:
+    return {**_make_content(message), "isError": True}
+
+
+def _find_argument_faults(error: ValidationError, tool: BuiltinTool) -> Iterable[str]:
+    known = ", ".join(tool.definition["inputSchema"].get("properties", {})) or "none"
     said: dict[str, str] = {}  # one sentence for each argument; of a union's errors the last, which is the widest
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         name = str(fault["loc"][0])
@@ -113,42 +123,73 @@ def _find_argument_faults(error: ValidationError, tool: Tool) -> Iterable[str]:
     return said.values()
 
 
-_described: dict[Callable[..., CallToolResult], Tool] = {}
-
-
 def make_tool(
-    function: Callable[..., CallToolResult], hints: ToolAnnotations, *, name: str | None = None, inline: bool = False
-) -> Tool:
-    """Return a tool for a function: its docstring is the description, its return type `Annotated[CallToolResult,
-    Output]`. The models and schemas of a function, or of a method of any object, are made once in a process.
+    function: Callable[..., Answer[Output]], hints: JsonObject, *, name: str | None = None, inline: bool = False
+) -> BuiltinTool:
+    """Return a tool for a function: its docstring is the description, its return type `Answer[Output]`."""
+    arguments, definition = _describe(getattr(function, "__func__", function), name)
+    return BuiltinTool({**definition, "annotations": hints}, arguments, function, inline)
+
+
+@cache
+def _describe(function: Callable[..., Any], name: str | None) -> tuple[type[BaseModel], JsonObject]:
+    """Return the model of the arguments, and the definition without hints. Once for a function, or for a method of any
+    object.
     """
-    written = getattr(function, "__func__", function)
-    if written not in _described:
-        _described[written] = _describe(function, name)
-    return _described[written].model_copy(update={"fn": function, "annotations": hints, "inline": inline})
-
-
-def _describe(function: Callable[..., CallToolResult], name: str | None) -> Tool:
-    tool = BuiltinTool.from_function(function, name=name)
-    output = tool.fn_metadata.output_model
-    arguments = create_model(f"{tool.name}_arguments", __base__=(_Strict, tool.fn_metadata.arg_model))
+    name = name or function.__name__
+    hints = get_type_hints(function, include_extras=True)
+    (output,) = get_args(hints.pop("return"))
+    given = signature(function).parameters
+    fields: dict[str, Any] = {
+        each: (hint, ... if given[each].default is given[each].empty else given[each].default)
+        for each, hint in hints.items()
+    }
+    arguments = create_model(f"{name}_arguments", __base__=_Arguments, **fields)
     schema = arguments.model_json_schema(schema_generator=_PlainSchema)
     output_schema = TypeAdapter(output).json_schema(schema_generator=_PlainSchema)
     for described in (schema, output_schema, *output_schema.get("$defs", {}).values()):
         described.pop("title", None)
-    metadata = FuncMetadata(arg_model=arguments, output_model=output, output_schema=output_schema)
-    description = " ".join(tool.description.split())
-    return tool.model_copy(update={"fn_metadata": metadata, "parameters": schema, "description": description})
+    description = " ".join((getdoc(function) or "").split())
+    return arguments, {
+        "name": name,
+        "description": description,
+        "inputSchema": schema,
+        "outputSchema": output_schema,
+    }
 
 
-def make_server(
-    name: str,
-    instructions: str,
-    tools: Sequence[Tool],
-    lifespan: Callable[[MCPServer[Any]], AbstractAsyncContextManager[Any]] | None = None,
-) -> MCPServer[Any]:
+def _close_nothing() -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class Toolbox:
+    """A built-in server: its tools by name. `close` releases what they hold open; the next call opens it again."""
+
+    name: str
+    instructions: str
+    tools: Mapping[str, BuiltinTool]
+    close: Callable[[], None] = _close_nothing
+
+    def list_tools(self) -> Sequence[JsonObject]:
+        """Return the definitions of the tools, with the fields of MCP."""
+        return [tool.definition for tool in self.tools.values()]
+
+    async def call(self, tool: str, arguments: JsonObject) -> JsonObject:
+        """Call a tool, and return its result with the fields of MCP. Errors are results too."""
+        if tool not in self.tools:
+            return _make_error_result(f"There is no tool {tool!r}; there are: {', '.join(self.tools)}.")
+        return await self.tools[tool].run(arguments)
+
+    def serve(self) -> None:
+        """Serve the tools over MCP on standard streams until they close."""
+        from agent_runtime.builtin.serving import serve  # noqa: PLC0415 - brings the library of MCP
+
+        serve(self)
+
+
+def make_toolbox(
+    name: str, instructions: str, tools: Iterable[BuiltinTool], close: Callable[[], None] = _close_nothing
+) -> Toolbox:
     """Return a server with exactly these tools."""
-    with keep_logging():
-        return MCPServer(
-            name=name, instructions=instructions, version=__version__, tools=list(tools), lifespan=lifespan
-        )
+    return Toolbox(name, instructions, {tool.name: tool for tool in tools}, close)

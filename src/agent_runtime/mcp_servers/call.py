@@ -11,7 +11,7 @@ from mcp_types import CallToolRequest, CancelledNotification, CancelledNotificat
 from pydantic import TypeAdapter
 
 from agent_runtime.domain.elicitation import DECLINED, Question, Reply
-from agent_runtime.domain.errors import AgentRuntimeError, OutcomeUnknownError
+from agent_runtime.domain.errors import OutcomeUnknownError
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.live.patience import Patience
 from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
@@ -102,24 +102,6 @@ class AwaitedCall:
             return raw
         finally:
             CURRENT_REQUEST.reset(token)
-
-    async def send_uninterrupted(
-        self, request: CallToolRequest, tasks: asyncio.TaskGroup
-    ) -> dict[str, Any] | StoredResult:
-        """Send the call and let it finish, even if the caller is cancelled."""
-        outcome = await asyncio.shield(tasks.create_task(self._send_and_catch(request)))
-        if isinstance(outcome, AgentRuntimeError):
-            raise outcome
-        return outcome
-
-    async def _send_and_catch(self, request: CallToolRequest) -> dict[str, Any] | StoredResult | AgentRuntimeError:
-        """Send the call and return its result or its error. An error raised in a task of the pool would
-        end the pool.
-        """
-        try:
-            return await self.send(request)
-        except AgentRuntimeError as error:
-            return error
 
     def listen(self, patience: Patience, redactor: Redactor) -> None:
         """Receive progress reports, which extend the time limit of the call."""

@@ -1,25 +1,25 @@
 """Makes the connections to MCP servers, for the pool that owns them.
 
-This module brings the library of MCP. The pool imports it once it needs the first server.
+This module brings the library of MCP. The pool imports it once it needs the first server that does not ship with the
+service.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
 import jsonschema  # noqa: F401 - the SDK imports it inside a call, which would stop the loop for 80 ms
-from mcp.server import MCPServer, Server
 
 from agent_runtime.config import LimitSettings, Secrets
-from agent_runtime.domain.tools import BuiltinServer, HttpServer, PythonServer, StdioServer
+from agent_runtime.domain.tools import HttpServer, PythonServer, StdioServer
 from agent_runtime.mcp_servers.eras import Eras
 from agent_runtime.mcp_servers.http import HttpAccess
 from agent_runtime.mcp_servers.listing import Listed
 from agent_runtime.mcp_servers.network import Network
-from agent_runtime.mcp_servers.openers import InProcess, InThread, OverHttp, OverStdio
+from agent_runtime.mcp_servers.openers import InThread, OverHttp, OverStdio
 from agent_runtime.mcp_servers.own_files import OwnFiles
-from agent_runtime.mcp_servers.server import Connection, Opener
+from agent_runtime.mcp_servers.server import Opener, SessionConnection
 from agent_runtime.mcp_servers.spawn import Spawn, prepare
 from agent_runtime.mcp_servers.stdio import StdioTransport
 
@@ -47,20 +47,11 @@ class Connector:
         self._eras = Eras()
         self._network = Network(secrets)
 
-    def open(
-        self,
-        server: HttpServer | BuiltinServer | PythonServer,
-        builtin: Callable[[BuiltinServer], MCPServer | Server[Any]],
-    ) -> Opener:
-        """Return how to connect to a server that is not a process. `builtin` makes those that ship with the service.
-
-        Raises: ServerUnavailableError.
-        """
+    def open(self, server: HttpServer | PythonServer) -> Opener:
+        """Return how to connect to a server that is not a process. Raises: ServerUnavailableError."""
         match server:
             case HttpServer():
                 return OverHttp(HttpAccess(server, self._network, self._limits, self._secrets), self._eras)
-            case BuiltinServer():
-                return InProcess(builtin(server))
             case PythonServer():
                 return InThread(server, self._eras)
             case _:
@@ -82,9 +73,11 @@ class Connector:
         start_s: float,
         listings: dict[str, Listed],
         tell_change: Callable[[], None],
-    ) -> Connection:
+    ) -> SessionConnection:
         """Return a connection, which is made by its `run`."""
-        return Connection(server_id, opener, self._limits, start_s, self._secrets.redactor, listings, tell_change)
+        return SessionConnection(
+            server_id, opener, self._limits, start_s, self._secrets.redactor, listings, tell_change
+        )
 
     def forget_eras(self) -> None:
         """Forget how the servers were reached: other servers may have come under the same ids."""

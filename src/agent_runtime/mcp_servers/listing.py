@@ -10,11 +10,14 @@ from agent_runtime.domain.tools import ToolDefinition
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The tools of a listing by name, the reasons why others are unusable, and the digest of what was sent."""
+    """The tools of a listing by name, the reasons why others are unusable, and the digest of what was sent.
 
-    digest: str
+    Without a digest nothing was sent: the server is in this process.
+    """
+
     tools: Mapping[str, ToolDefinition]
     left_out: Mapping[str, str]
+    digest: str | None = None
 
 
 class SharedListing:

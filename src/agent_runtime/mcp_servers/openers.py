@@ -1,20 +1,18 @@
-"""Opens the connection to each kind of server: a process, a URL, or an object in this process."""
+"""Opens the session with each kind of server: a process, a URL, or an object in a thread of this process."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any
 
-from mcp import Client, ClientSession
-from mcp.server import MCPServer, Server
+from mcp import ClientSession
 
 from agent_runtime.domain.errors import ServerUnavailableError
 from agent_runtime.domain.tools import PythonServer
 from agent_runtime.mcp_servers.eras import Eras, open_session
 from agent_runtime.mcp_servers.explaining import explain, find_retry_after, may_pass
 from agent_runtime.mcp_servers.http import HttpAccess
-from agent_runtime.mcp_servers.server import Connection
+from agent_runtime.mcp_servers.server import SessionConnection
 from agent_runtime.mcp_servers.spawn import Spawn, explain_withheld
 from agent_runtime.mcp_servers.stdio import StdioTransport
 
@@ -25,7 +23,6 @@ class OverStdio:
     """
 
     remote = False
-    uninterrupted = False
     session_unknown = False
 
     def __init__(self, spawn: Spawn, start: Callable[[Spawn, asyncio.Event], StdioTransport], eras: Eras) -> None:
@@ -35,7 +32,7 @@ class OverStdio:
         self._transport: StdioTransport | None = None
 
     @asynccontextmanager
-    async def open(self, connection: Connection) -> AsyncIterator[ClientSession]:
+    async def open(self, connection: SessionConnection) -> AsyncIterator[ClientSession]:
         """Start the process and agree on a protocol version."""
         self._transport = self._start(self.spawn, connection.end)
         async with open_session(connection, self._transport, self._eras, remote=False) as session:
@@ -59,14 +56,13 @@ class OverHttp:
     """A server that somebody else runs."""
 
     remote = True
-    uninterrupted = False
 
     def __init__(self, access: HttpAccess, eras: Eras) -> None:
         self._access = access
         self._eras = eras
 
     @asynccontextmanager
-    async def open(self, connection: Connection) -> AsyncIterator[ClientSession]:
+    async def open(self, connection: SessionConnection) -> AsyncIterator[ClientSession]:
         """Connect and agree on a protocol version, over the old transport if the server knows no other."""
         old = self._eras.old_transports
         async with AsyncExitStack() as stack:
@@ -84,7 +80,7 @@ class OverHttp:
                 old.add(connection.server_id)
             yield session
 
-    async def _enter_old(self, connection: Connection, stack: AsyncExitStack, first: str) -> ClientSession:
+    async def _enter_old(self, connection: SessionConnection, stack: AsyncExitStack, first: str) -> ClientSession:
         """Try the old transport, after the new one failed for the reason `first`."""
         try:
             return await stack.enter_async_context(self._open_old(connection))
@@ -95,10 +91,10 @@ class OverHttp:
                 connection.server_id, reason, may_pass=may_pass(error), retry_after_s=after_s
             ) from error
 
-    def _open_streamable(self, connection: Connection) -> AbstractAsyncContextManager[ClientSession]:
+    def _open_streamable(self, connection: SessionConnection) -> AbstractAsyncContextManager[ClientSession]:
         return open_session(connection, self._access.open(), self._eras, remote=True)
 
-    def _open_old(self, connection: Connection) -> AbstractAsyncContextManager[ClientSession]:
+    def _open_old(self, connection: SessionConnection) -> AbstractAsyncContextManager[ClientSession]:
         # Not `remote`: on its stream, an answer with the id of a request is the server's own.
         return open_session(connection, self._access.open_old(connection.end), self._eras, remote=False)
 
@@ -119,39 +115,10 @@ class OverHttp:
         return ""
 
 
-class InProcess:
-    """A server that ships with the service. Its calls are short, and always awaited to their end."""
-
-    remote = False
-    uninterrupted = True
-    session_unknown = False
-
-    def __init__(self, server: MCPServer[Any] | Server[Any]) -> None:
-        self._server = server
-
-    @asynccontextmanager
-    async def open(self, connection: Connection) -> AsyncIterator[ClientSession]:
-        """Connect in memory. The handshake cannot fail."""
-        async with Client(self._server, mode="legacy", message_handler=connection.handle_message) as client:
-            yield client.session
-
-    def describe_end(self) -> str:
-        """Return nothing: all that is known is in the error itself."""
-        return ""
-
-    def find_exit_mark(self) -> None:
-        """Return None: there is no process of our own."""
-
-    def read_stderr(self) -> str:
-        """Return nothing: there is no process of our own."""
-        return ""
-
-
 class InThread:
     """Python code of the operator's in this process, in a thread of its own."""
 
     remote = False
-    uninterrupted = False
     session_unknown = False
 
     def __init__(self, entry: PythonServer, eras: Eras) -> None:
@@ -159,7 +126,7 @@ class InThread:
         self._eras = eras
 
     @asynccontextmanager
-    async def open(self, connection: Connection) -> AsyncIterator[ClientSession]:
+    async def open(self, connection: SessionConnection) -> AsyncIterator[ClientSession]:
         """Import the code in its thread, and connect to it."""
         from agent_runtime.mcp_servers.in_thread import serve_in_thread  # noqa: PLC0415 - many services have none
         from agent_runtime.mcp_servers.python_objects import load_server  # noqa: PLC0415 - likewise

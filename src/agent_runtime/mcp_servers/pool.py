@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.errors import ServerUnavailableError
@@ -15,6 +15,7 @@ from agent_runtime.domain.tools import (
     BuiltinServer,
     HttpServer,
     Offer,
+    PythonServer,
     StdioServer,
     StoredResult,
     ToolDefinition,
@@ -24,6 +25,8 @@ from agent_runtime.domain.values import JsonObject
 from agent_runtime.live.breaker import CircuitState
 from agent_runtime.live.patience import Patience
 from agent_runtime.mcp_servers.circuits import Circuits
+from agent_runtime.mcp_servers.connection import Connection
+from agent_runtime.mcp_servers.in_process import InProcessConnection, ShippedServer
 from agent_runtime.mcp_servers.listing import Listed
 from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.read_timeout import find_longest_read_s
@@ -31,11 +34,9 @@ from agent_runtime.mcp_servers.spares import Spares, SpareTimes
 from agent_runtime.registry.known_servers import may_install
 
 if TYPE_CHECKING:
-    from mcp.server import MCPServer, Server
-
     from agent_runtime.mcp_servers.connector import Connector
     from agent_runtime.mcp_servers.openers import OverStdio
-    from agent_runtime.mcp_servers.server import Connection, Opener
+    from agent_runtime.mcp_servers.server import Opener
 
 _NO_ERROR = (None, None, None)
 
@@ -61,7 +62,7 @@ class ServerPool:
         self,
         limits: LimitSettings,
         secrets: Secrets,
-        builtin: "Callable[[BuiltinServer], MCPServer | Server[Any]]",
+        builtin: Callable[[BuiltinServer], ShippedServer],
         base_dir: Path,
         own: OwnFiles = OwnFiles(),  # noqa: B008 - a frozen value
         inherited: Mapping[str, str] = MappingProxyType({}),
@@ -90,13 +91,7 @@ class ServerPool:
         self._leaving = False
         self._stop_by = math.inf
         self._tell_change: Callable[[str], None] = _ignore
-        self._spares = Spares(
-            self._open_stdio,
-            self._start,
-            self._group,
-            self._announce_change,
-            spares,
-        )
+        self._spares = Spares(self._open_stdio, self._start, self._group, self._announce_change, spares)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -125,7 +120,7 @@ class ServerPool:
     def replace(
         self,
         servers: Iterable[ToolServer],
-        builtin: "Callable[[BuiltinServer], MCPServer | Server[Any]]",
+        builtin: Callable[[BuiltinServer], ShippedServer],
         own: OwnFiles,
     ) -> None:
         """Put these entries in force. For any other entry, the spare ends now, and a shared session with its last
@@ -217,7 +212,7 @@ class ServerPool:
 
     @asynccontextmanager
     async def _lease(
-        self, servers: Iterable[ToolServer], connect: "Callable[[ToolServer], Awaitable[Connection]]"
+        self, servers: Iterable[ToolServer], connect: Callable[[ToolServer], Awaitable[Connection]]
     ) -> AsyncIterator["PoolLease"]:
         entries = {server.id: server for server in servers}
         connections: dict[str, Connection] = {}
@@ -237,16 +232,14 @@ class ServerPool:
         finally:
             del self._leased[id(connections)]
             self._stop_unused()
-            own = [
-                connections[name] for name, entry in entries.items() if name in connections and entry.scope == "task"
-            ]
+            own = [connection for name, connection in connections.items() if entries[name].scope == "task"]
             for connection in own:
                 connection.stop()
             # The pool owns the connections' tasks: they end even if this wait is cancelled.
             for connection in own:
                 await connection.ended.wait()
 
-    async def connect(self, server: ToolServer) -> "Connection":
+    async def connect(self, server: ToolServer) -> Connection:
         """Return a connection that is starting or running: the shared one of the entry, its spare, or a new one.
 
         Raises: ServerUnavailableError where it cannot be started.
@@ -256,25 +249,27 @@ class ServerPool:
             return self._spares.take(server, opener) or self._start(server, opener)
         return await self._connect_anew(server)
 
-    async def _connect_anew(self, server: ToolServer) -> "Connection":
+    async def _connect_anew(self, server: ToolServer) -> Connection:
         """Return the shared connection of the entry, or a new one. Raises: ServerUnavailableError, as `connect`."""
         if server.scope == "task":
             return self._start(server, await self._make_opener(server))
         key = self._make_key(server)
         running = self._shared.get(key)
-        if running is None or not running.usable:
+        if running is not None and running.usable:
+            return running
+        if isinstance(server, BuiltinServer):
+            made = InProcessConnection(server.id, self._builtin(server), self._limits, self._secrets.redactor)
+            running = self._run(made)
+        else:
             opener = await self._make_opener(server)
-            # Another task may have started it in the meantime.
-            running = self._shared.get(key)
+            running = self._shared.get(key)  # another task may have started it in the meantime
             if running is None or not running.usable:
-                running = self._shared[key] = self._start(server, opener)
+                running = self._start(server, opener)
+        self._shared[key] = running
         return running
 
-    def _start(self, server: ToolServer, opener: "Opener") -> "Connection":
+    def _start(self, server: ToolServer, opener: "Opener") -> Connection:
         assert self._connector is not None  # noqa: S101 - it has made the opener
-        if self._leaving:
-            raise ServerUnavailableError(server.id, "the service is stopping", may_pass=True)
-        breaker = self._circuits.admit(server.id)
         start_s = max(self._limits.server_start_s, self._limits.server_install_s if may_install(server) else 0)
 
         def tell_change() -> None:
@@ -282,18 +277,24 @@ class ServerPool:
                 self._announce_change(server.id)
 
         connection = self._connector.connect(server.id, opener, start_s, self._listings, tell_change)
+        self._run(connection)
         self._started[server.id] = (opener, *self._started.get(server.id, ())[:1])
-        task = self._group.create_task(connection.run(), name=f"mcp server {server.id}")
+        return connection
+
+    def _run(self, connection: Connection) -> Connection:
+        if self._leaving:
+            raise ServerUnavailableError(connection.server_id, "the service is stopping", may_pass=True)
+        breaker = self._circuits.admit(connection.server_id)
+        task = self._group.create_task(connection.run(), name=f"mcp server {connection.server_id}")
         self._owners[connection] = task
         task.add_done_callback(lambda _: self._owners.pop(connection, None))
         self._group.create_task(self._circuits.watch(connection, breaker))
         return connection
 
-    async def _make_opener(self, server: ToolServer) -> "Opener":
+    async def _make_opener(self, server: StdioServer | HttpServer | PythonServer) -> "Opener":
         if isinstance(server, StdioServer):
             return await self._open_stdio(server)
-        connector = await self._get_connector()
-        return connector.open(server, self._builtin)
+        return (await self._get_connector()).open(server)
 
     async def _open_stdio(self, server: StdioServer) -> "OverStdio":
         connector = await self._get_connector()
@@ -309,7 +310,7 @@ class ServerPool:
 
 
 def _load_connector() -> "type[Connector]":
-    """Import the library of MCP, which takes half a second: many commands need no server."""
+    """Import the library of MCP, which takes half a second: the servers that ship with the service do without."""
     from agent_runtime.mcp_servers.connector import Connector  # noqa: PLC0415 - see above
 
     return Connector
@@ -328,8 +329,8 @@ class PoolLease:
     def __init__(
         self,
         entries: Mapping[str, ToolServer],
-        connections: "dict[str, Connection]",
-        connect: "Callable[[ToolServer], Awaitable[Connection]]",
+        connections: dict[str, Connection],
+        connect: Callable[[ToolServer], Awaitable[Connection]],
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._entries = entries
@@ -338,7 +339,7 @@ class PoolLease:
         self._tasks = tasks
         self._changes_seen: dict[str, int] = {}
 
-    def connection(self, server_id: str) -> "Connection":
+    def connection(self, server_id: str) -> Connection:
         """Return the connection in use with a server."""
         return self._connections[server_id]
 

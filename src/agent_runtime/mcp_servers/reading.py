@@ -22,6 +22,7 @@ from mcp_types.version import LATEST_HANDSHAKE_VERSION, MODERN_PROTOCOL_VERSIONS
 from pydantic_core import from_json, to_json
 
 from agent_runtime.domain.values import JsonObject, JsonValue
+from agent_runtime.mcp_servers.results import to_text
 
 _RAW = "agent-runtime/raw"
 """The key of `_meta` under which a raw answer passes through the SDK."""
@@ -164,11 +165,6 @@ def _to_result(value: JsonValue) -> JsonObject:
     if isinstance(value, list | str):
         return {"content": value}
     return _mark_unreadable(f"its result is {to_text(value)}")
-
-
-def to_text(value: JsonValue) -> str:
-    """Return a text unchanged, and any other value as JSON."""
-    return value if isinstance(value, str) else to_json(value, inf_nan_mode="constants").decode()
 
 
 def _mark_unreadable(reason: str) -> JsonObject:

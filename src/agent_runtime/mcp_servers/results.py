@@ -13,7 +13,6 @@ from pydantic_core import to_json
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonValue, canonical
-from agent_runtime.mcp_servers.reading import to_text
 from agent_runtime.text.escaping import is_blank
 from agent_runtime.text.redaction import Redactor
 
@@ -113,6 +112,11 @@ def read_block(block: JsonValue) -> Block:
         case None:
             return Block("")
     return Block(to_text(block))
+
+
+def to_text(value: JsonValue) -> str:
+    """Return a text unchanged, and any other value as JSON."""
+    return value if isinstance(value, str) else to_json(value, inf_nan_mode="constants").decode()
 
 
 _BASE64_BYTES, _BASE64_CHARACTERS = 3, 4

@@ -17,7 +17,6 @@ from mcp import ClientSession
 from mcp.client import IncomingMessage
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
-    CONNECTION_CLOSED,
     CallToolRequest,
     CallToolRequestParams,
     ToolListChangedNotification,
@@ -62,14 +61,11 @@ class Opener(Protocol):
     remote: bool
     """True for HTTP: there an error answer proves less."""
 
-    uninterrupted: bool
-    """True if calls are short work of our own, awaited to the end so that their outcome is always known."""
-
     @property
     def session_unknown(self) -> bool:
         """True if the server has answered that it does not know the session."""
 
-    def open(self, connection: "Connection") -> AbstractAsyncContextManager[ClientSession]:
+    def open(self, connection: "SessionConnection") -> AbstractAsyncContextManager[ClientSession]:
         """Enter the transport and the session, and agree on a protocol version."""
 
     def describe_end(self) -> str:
@@ -82,11 +78,8 @@ class Opener(Protocol):
         """Return the end of what a process of our own has written to its stderr, redacted; else an empty text."""
 
 
-class Connection:
-    """A connection from its start to its end. The task that runs `run` owns it.
-
-    `is_spare`: no task uses it yet. `is_untried`: it was a spare, and its task has not listed its tools yet.
-    """
+class SessionConnection:
+    """Has the shape of `Connection`, over a session of MCP."""
 
     def __init__(
         self,
@@ -261,7 +254,7 @@ class Connection:
         bounded = functools.partial(read_definitions, self.server_id, tools, limits, self._redactor)
         definitions, left_out = await asyncio.to_thread(bounded) if size > _MUCH_BYTES else bounded()
         usable = {name: one for name, one in definitions.items() if name not in pages.wrong_headers}
-        listed = Listed(digest, usable, left_out | pages.wrong_headers)
+        listed = Listed(usable, left_out | pages.wrong_headers, digest)
         self._listings[self.server_id] = listed
         return listed
 
@@ -310,10 +303,7 @@ class Connection:
         self._calls[call.request_id] = call
         self.calls_made += 1
         try:
-            if self._opener.uninterrupted:
-                raw = await call.send_uninterrupted(request, tasks)
-            else:
-                raw = await call.send_watched(request, timeout_s, cancel, tasks)
+            raw = await call.send_watched(request, timeout_s, cancel, tasks)
         finally:
             del self._calls[call.request_id]
             if self._retired and not self._calls:
@@ -323,7 +313,7 @@ class Connection:
     async def judge_error(self, call: AwaitedCall, error: Exception) -> StoredResult:
         """Return the definite result that an error of the call amounts to, or raise the error for the caller."""
         # In a later round, the server has looked at the call before.
-        if not call.state.sent and not call.rounds and not self._opener.uninterrupted:
+        if not call.state.sent and not call.rounds:
             await self._wait_for_end()
             may = self.end.is_set() or may_pass(error)
             raise CallNotSentError(f"{call.name} was not sent: {self._explain(error)}.", may_pass=may) from error
@@ -333,8 +323,7 @@ class Connection:
         if call.given_up is not None:
             # An error after our cancellation does not prove that nothing happened.
             raise call.make_given_up_error() from error
-        ours = self._opener.uninterrupted and isinstance(error, MCPError) and error.code != CONNECTION_CLOSED
-        if isinstance(error, MCPError) and (call.state.refused or ours):
+        if isinstance(error, MCPError) and call.state.refused:
             text = self._redactor.redact_message(error.message)
             after_s = call.state.retry_after_s
             return StoredResult(text=text, is_error=True, size=len(text.encode()), retry_after_s=after_s)

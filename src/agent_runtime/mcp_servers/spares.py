@@ -10,11 +10,11 @@ import structlog
 
 from agent_runtime.domain.errors import ServerUnavailableError
 from agent_runtime.domain.tools import StdioServer
+from agent_runtime.mcp_servers.connection import Connection
 from agent_runtime.mcp_servers.listing import Listed
 
 if TYPE_CHECKING:
     from agent_runtime.mcp_servers.openers import OverStdio
-    from agent_runtime.mcp_servers.server import Connection
     from agent_runtime.mcp_servers.spawn import Spawn
 
 log = structlog.get_logger(__name__)
@@ -59,7 +59,7 @@ class _Slot:
         if self.connection is not None:
             self.connection.stop()
 
-    def hand_out(self, spare: "Connection") -> "Connection":
+    def hand_out(self, spare: Connection) -> Connection:
         """Return the spare and keep no other until the entry is used again."""
         self.connection = None
         self.end()
@@ -99,7 +99,7 @@ class Spares:
         for name in [name for name, slot in self._slots.items() if servers.get(name) != slot.server]:
             self._slots[name].end()
 
-    def note_use(self, server: StdioServer, used: "Connection") -> None:
+    def note_use(self, server: StdioServer, used: Connection) -> None:
         """Keep a spare of this entry from now on, because a task has just begun to use it, in this connection."""
         if self._times is None or not server.spares or server.scope != "task":
             return
@@ -114,7 +114,7 @@ class Spares:
             keep = self._keep(slot, self._times, used)
             slot.keeper = self._tasks.create_task(keep, name=f"spare of {server.id}")
 
-    def take(self, server: StdioServer, opener: "OverStdio") -> "Connection | None":
+    def take(self, server: StdioServer, opener: "OverStdio") -> Connection | None:
         """Return the spare of an entry for a task; None if there is none that would be started in the same way now.
 
         An outdated spare ends.
@@ -142,7 +142,7 @@ class Spares:
         for slot in self._slots.values():
             slot.end()
 
-    async def _keep(self, slot: _Slot, times: SpareTimes, used: "Connection") -> None:
+    async def _keep(self, slot: _Slot, times: SpareTimes, used: Connection) -> None:
         """Keep one spare ready until the entry has been unused for long enough. Cancelled once the spare is taken.
 
         `used` is the connection of the task that has just begun to use the entry.
@@ -168,7 +168,7 @@ class Spares:
             else:
                 pause_s, retry_s = retry_s, min(retry_s * 2, times.longest_retry_s)
 
-    async def _wait_for_calm(self, used: "Connection", times: SpareTimes) -> None:
+    async def _wait_for_calm(self, used: Connection, times: SpareTimes) -> None:
         """Wait until the task has made its first calls, or has ended; not longer than `start_latest_s`."""
         latest, made = self._now() + times.start_latest_s, 0
         while not used.end.is_set() and self._now() < latest:
@@ -200,7 +200,7 @@ class Spares:
             else:
                 return False
 
-    async def _list(self, slot: _Slot, connection: "Connection") -> None:
+    async def _list(self, slot: _Slot, connection: Connection) -> None:
         """List the tools once, which warms the server up. If they differ, have the catalogue filled again."""
         slot.listed = await connection.definitions()
         known = self._discovered.get(slot.server.id)

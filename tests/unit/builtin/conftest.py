@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from jsonschema import validate
 from mcp.client import Client
-from mcp.server import MCPServer
 from mcp_types import TextContent
+
+from agent_runtime.builtin.serving import make_mcp_server
+from agent_runtime.builtin.toolbox import Toolbox
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class Answer:
 def ask() -> Callable[..., Awaitable[Answer]]:
     """Call a tool through a real client session, and check the answer against its declared schema."""
 
-    async def call(server: MCPServer[Any], tool: str, **arguments: object) -> Answer:
-        async with Client(server) as client:
+    async def call(server: Toolbox, tool: str, **arguments: object) -> Answer:
+        async with Client(make_mcp_server(server)) as client:
             result = await client.call_tool(tool, arguments)
             definitions = {each.name: each for each in (await client.list_tools()).tools}
         (block,) = result.content

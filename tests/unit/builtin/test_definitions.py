@@ -5,18 +5,17 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters
-from mcp.server import MCPServer
-from mcp.server.mcpserver.exceptions import UnexpectedToolError
-from mcp_types import CallToolResult, TextContent, Tool
+from mcp_types import TextContent, Tool
 
 from agent_runtime.builtin.servers import SERVERS, create
-from agent_runtime.builtin.toolbox import READS, Output, make_server, make_tool
+from agent_runtime.builtin.serving import make_mcp_server
+from agent_runtime.builtin.toolbox import READS, Answer, Output, Toolbox, make_tool, make_toolbox
 from agent_runtime.domain.builtin_sentences import SENTENCES
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, Effect, ToolDefinition, describe_tool
 
@@ -54,7 +53,7 @@ EFFECTS = {
 }
 
 
-def make_builtin(name: str, folder: Path) -> MCPServer[Any]:
+def make_builtin(name: str, folder: Path) -> Toolbox:
     return create(BuiltinConfig.model_validate({"server": name}), base_dir=folder, data_dir=folder)
 
 
@@ -62,8 +61,8 @@ def names_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-async def tools_of(server: MCPServer[Any]) -> list[Tool]:
-    async with Client(server) as client:
+async def tools_of(server: Toolbox) -> list[Tool]:
+    async with Client(make_mcp_server(server)) as client:
         return (await client.list_tools()).tools
 
 
@@ -141,15 +140,15 @@ async def test_text_over_one_mebibyte_is_refused(ask: Ask, tmp_path: Path) -> No
 async def test_what_a_crash_says_stays_on_the_server(
     ask: Ask, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def break_down() -> Annotated[CallToolResult, Output]:
+    def break_down() -> Answer[Output]:
         """Break."""
         raise RuntimeError(str(tmp_path))
 
-    server = make_server("broken", "", [make_tool(break_down, READS)])
+    server = make_toolbox("broken", "", [make_tool(break_down, READS)])
     answer = await ask(server, "break_down")
     assert answer.is_error
     assert answer.text == "The tool break_down failed unexpectedly; see the log."
-    assert any(record.exc_info and record.exc_info[0] is UnexpectedToolError for record in caplog.records)
+    assert any(record.exc_info and record.exc_info[0] is RuntimeError for record in caplog.records)
 
 
 async def test_the_root_is_relative_to_the_base_folder(ask: Ask, tmp_path: Path) -> None:

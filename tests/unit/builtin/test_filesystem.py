@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from mcp.client import Client
-from mcp.server import MCPServer
 
 from agent_runtime.builtin import filesystem, search
 from agent_runtime.builtin.entries import TEMPORARY
 from agent_runtime.builtin.filesystem import MAX_ENTRIES, create_server
 from agent_runtime.builtin.search import Pattern
+from agent_runtime.builtin.serving import make_mcp_server
+from agent_runtime.builtin.toolbox import Toolbox
 
 Ask = Callable[..., Awaitable[Any]]
 
@@ -34,11 +35,11 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(root: Path) -> MCPServer[Any]:
+def server(root: Path) -> Toolbox:
     return create_server(root)
 
 
-async def test_a_file_is_read_exactly(server: MCPServer[Any], ask: Ask) -> None:
+async def test_a_file_is_read_exactly(server: Toolbox, ask: Ask) -> None:
     answer = await ask(server, "read_file", path="notes.txt")
     assert answer.text == "first\nsecond\n"
     assert answer.output == {"path": "notes.txt", "size": 13, "lines": 2}
@@ -54,23 +55,23 @@ async def test_a_file_is_read_exactly(server: MCPServer[Any], ask: Ask) -> None:
         "src/agent_runtime/sample_data/notes.txt",
     ],
 )
-async def test_a_file_may_be_named_in_several_ways(path: str, server: MCPServer[Any], ask: Ask) -> None:
+async def test_a_file_may_be_named_in_several_ways(path: str, server: Toolbox, ask: Ask) -> None:
     assert (await ask(server, "read_file", path=path)).output["path"] == "notes.txt"
 
 
-async def test_an_absolute_path_inside_the_root_is_fine(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_an_absolute_path_inside_the_root_is_fine(server: Toolbox, root: Path, ask: Ask) -> None:
     assert (await ask(server, "read_file", path=str(root / "notes.txt"))).output["path"] == "notes.txt"
 
 
 async def test_a_folder_src_of_the_root_comes_before_the_path_of_the_first_runtime(
-    server: MCPServer[Any], root: Path, ask: Ask
+    server: Toolbox, root: Path, ask: Ask
 ) -> None:
     (root / "src").mkdir()
     answer = await ask(server, "write_file", path="src/agent_runtime/sample_data/x.txt", content="x")
     assert answer.output["path"] == "src/agent_runtime/sample_data/x.txt"
 
 
-async def test_a_subfolder_of_the_roots_own_name_comes_first(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_subfolder_of_the_roots_own_name_comes_first(server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "sample_data").mkdir()
     answer = await ask(server, "write_file", path="sample_data/x.txt", content="x")
     assert answer.output["path"] == "sample_data/x.txt"
@@ -81,7 +82,7 @@ async def test_a_subfolder_of_the_roots_own_name_comes_first(server: MCPServer[A
     "path", ["../secret.txt", "/etc/passwd", "..", "sample_data/../../secret.txt", "link.txt", "out/x"]
 )
 @pytest.mark.parametrize("tool", ["read_file", "write_file", "append_file", "file_info", "list_directory"])
-async def test_no_path_leads_outside(path: str, tool: str, server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_no_path_leads_outside(path: str, tool: str, server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "link.txt").symlink_to(root.parent / "secret.txt")
     (root / "out").symlink_to(root.parent)
     content = {"content": "changed"} if tool in {"write_file", "append_file"} else {}
@@ -92,36 +93,36 @@ async def test_no_path_leads_outside(path: str, tool: str, server: MCPServer[Any
     assert (root.parent / "secret.txt").read_text(encoding="utf-8") == "secret"
 
 
-async def test_a_link_inside_the_root_is_followed_and_kept(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_link_inside_the_root_is_followed_and_kept(server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "link.txt").symlink_to("notes.txt")
     await ask(server, "write_file", path="link.txt", content="new")
     assert (root / "link.txt").is_symlink()
     assert (root / "notes.txt").read_text(encoding="utf-8") == "new"
 
 
-async def test_a_link_in_a_circle_is_refused(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_link_in_a_circle_is_refused(server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "loop").symlink_to("loop")
     assert (await ask(server, "read_file", path="loop")).is_error
 
 
 @pytest.mark.parametrize("path", ["", "  ", "a\0b"])
-async def test_a_path_that_names_nothing_is_refused(path: str, server: MCPServer[Any], ask: Ask) -> None:
+async def test_a_path_that_names_nothing_is_refused(path: str, server: Toolbox, ask: Ask) -> None:
     assert (await ask(server, "write_file", path=path, content="")).is_error
 
 
-async def test_a_name_that_is_too_long_is_refused(server: MCPServer[Any], ask: Ask) -> None:
+async def test_a_name_that_is_too_long_is_refused(server: Toolbox, ask: Ask) -> None:
     answer = await ask(server, "write_file", path="x" * 300, content="")
     assert answer.is_error
     assert "File name too long" in answer.text
 
 
-async def test_a_missing_file_names_what_was_perhaps_meant(server: MCPServer[Any], ask: Ask) -> None:
+async def test_a_missing_file_names_what_was_perhaps_meant(server: Toolbox, ask: Ask) -> None:
     answer = await ask(server, "read_file", path="Notes.tx")
     assert answer.is_error
     assert answer.text == "There is no file Notes.tx; did you mean notes.txt?"
 
 
-async def test_binary_files_and_large_ones_are_not_read(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_binary_files_and_large_ones_are_not_read(server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "image.png").write_bytes(b"\x89PNG\0\xff")
     (root / "large.txt").write_bytes(b"x" * (1024 * 1024 + 1))
     assert "is not UTF-8 text" in (await ask(server, "read_file", path="image.png")).text
@@ -130,7 +131,7 @@ async def test_binary_files_and_large_ones_are_not_read(server: MCPServer[Any], 
 
 @pytest.mark.parametrize("tool", ["read_file", "write_file", "append_file"])
 async def test_what_is_no_ordinary_file_is_refused_without_waiting(
-    tool: str, server: MCPServer[Any], root: Path, ask: Ask
+    tool: str, server: Toolbox, root: Path, ask: Ask
 ) -> None:
     os.mkfifo(root / "pipe")
     content = {} if tool == "read_file" else {"content": "x"}
@@ -139,7 +140,7 @@ async def test_what_is_no_ordinary_file_is_refused_without_waiting(
         assert (await ask(server, tool, path=".", **content)).is_error
 
 
-async def test_a_write_makes_missing_folders_and_says_what_it_did(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_write_makes_missing_folders_and_says_what_it_did(server: Toolbox, root: Path, ask: Ask) -> None:
     answer = await ask(server, "write_file", path="a/b/c.txt", content="hällo")
     assert answer.text == "Wrote 6 bytes to a/b/c.txt."
     assert answer.output == {"path": "a/b/c.txt", "size": 6, "created": True}
@@ -147,9 +148,7 @@ async def test_a_write_makes_missing_folders_and_says_what_it_did(server: MCPSer
     assert (await ask(server, "write_file", path="a/b/c.txt", content="x")).output["created"] is False
 
 
-async def test_a_write_keeps_the_permissions_and_leaves_no_other_file(
-    server: MCPServer[Any], root: Path, ask: Ask
-) -> None:
+async def test_a_write_keeps_the_permissions_and_leaves_no_other_file(server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "notes.txt").chmod(0o640)
     await ask(server, "write_file", path="notes.txt", content="x")
     assert (root / "notes.txt").stat().st_mode & 0o777 == 0o640
@@ -158,21 +157,21 @@ async def test_a_write_keeps_the_permissions_and_leaves_no_other_file(
 
 @pytest.mark.parametrize("tool", ["write_file", "append_file"])
 async def test_a_write_clears_the_bits_that_would_run_a_file_as_somebody_else(
-    tool: str, server: MCPServer[Any], root: Path, ask: Ask
+    tool: str, server: Toolbox, root: Path, ask: Ask
 ) -> None:
     (root / "notes.txt").chmod(0o7755)
     await ask(server, tool, path="notes.txt", content="x")
     assert stat.S_IMODE((root / "notes.txt").stat().st_mode) == 0o755
 
 
-async def test_a_failed_write_leaves_the_old_content(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_failed_write_leaves_the_old_content(server: Toolbox, root: Path, ask: Ask) -> None:
     assert (await ask(server, "write_file", path="notes.txt/x", content="y")).is_error
     assert (await ask(server, "write_file", path="notes.txt", content="ä" * 1024 * 1024)).is_error
     assert (root / "notes.txt").read_text(encoding="utf-8") == "first\nsecond\n"
     assert names_in(root) == ["notes.txt"]
 
 
-async def test_a_full_disk_leaves_the_old_content(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_full_disk_leaves_the_old_content(server: Toolbox, root: Path, ask: Ask) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # the system refuses the write half-way, as when full
     try:
@@ -185,16 +184,14 @@ async def test_a_full_disk_leaves_the_old_content(server: MCPServer[Any], root: 
     assert names_in(root) == ["notes.txt"]
 
 
-async def test_a_file_does_not_grow_without_bound(
-    server: MCPServer[Any], ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_does_not_grow_without_bound(server: Toolbox, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filesystem, "MAX_FILE", 15)
     answer = await ask(server, "append_file", path="notes.txt", content="third")
     assert answer.is_error
     assert "would grow over 15 bytes" in answer.text
 
 
-async def test_appending_starts_on_a_new_line(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_appending_starts_on_a_new_line(server: Toolbox, root: Path, ask: Ask) -> None:
     answer = await ask(server, "append_file", path="log.txt", content="one")
     assert answer.text == "Appended 3 bytes to log.txt."
     assert answer.output == {"path": "log.txt", "size": 3, "created": True}
@@ -207,8 +204,8 @@ async def test_concurrent_appends_and_writers_lose_nothing(root: Path) -> None:
     """Two servers, as two processes would be, with many calls at once."""
     async with (
         asyncio.timeout(30),
-        Client(create_server(root)) as one,
-        Client(create_server(root)) as other,
+        Client(make_mcp_server(create_server(root))) as one,
+        Client(make_mcp_server(create_server(root))) as other,
         asyncio.TaskGroup() as group,
     ):
         for number in range(40):
@@ -222,7 +219,7 @@ async def test_concurrent_appends_and_writers_lose_nothing(root: Path) -> None:
 
 @pytest.mark.parametrize("tool", ["write_file", "append_file"])
 async def test_what_a_killed_writer_left_behind_is_gone_after_the_next_write_in_that_folder(
-    tool: str, server: MCPServer[Any], root: Path, ask: Ask
+    tool: str, server: Toolbox, root: Path, ask: Ask
 ) -> None:
     left, young, other = (root / (TEMPORARY + part) for part in ("0" * 16, "1" * 16, "not-ours"))
     for each in (left, young, other):
@@ -235,16 +232,14 @@ async def test_what_a_killed_writer_left_behind_is_gone_after_the_next_write_in_
     assert [each.exists() for each in (left, young, other, folder)] == [False, True, True, True]
 
 
-async def test_a_name_that_is_kept_for_files_being_written_is_refused(
-    server: MCPServer[Any], root: Path, ask: Ask
-) -> None:
+async def test_a_name_that_is_kept_for_files_being_written_is_refused(server: Toolbox, root: Path, ask: Ask) -> None:
     answer = await ask(server, "write_file", path=TEMPORARY + "0" * 16, content="x")
     assert answer.is_error
     assert "another name" in answer.text
     assert names_in(root) == ["notes.txt"]
 
 
-async def test_a_listing_shows_names_types_sizes_and_text_files(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_listing_shows_names_types_sizes_and_text_files(server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "sub").mkdir()
     (root / "README").write_text("plain", encoding="utf-8")
     (root / "data.bin").write_bytes(b"\0\1")
@@ -265,12 +260,12 @@ async def test_a_listing_shows_names_types_sizes_and_text_files(server: MCPServe
     assert (await ask(server, "list_directory", path="sub")).text == "The folder sub is empty."
 
 
-async def test_text_files_are_named_from_the_root(server: MCPServer[Any], ask: Ask) -> None:
+async def test_text_files_are_named_from_the_root(server: Toolbox, ask: Ask) -> None:
     await ask(server, "write_file", path="sub/a.md", content="a")
     assert (await ask(server, "list_directory", path="sub")).output["text_files"] == ["sub/a.md"]
 
 
-async def test_a_listing_is_bounded_and_says_so(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_listing_is_bounded_and_says_so(server: Toolbox, root: Path, ask: Ask) -> None:
     for number in range(MAX_ENTRIES + 1):
         (root / f"{number:05}.txt").touch()
     answer = await ask(server, "list_directory")
@@ -278,12 +273,12 @@ async def test_a_listing_is_bounded_and_says_so(server: MCPServer[Any], root: Pa
     assert answer.output["truncated"] is True
 
 
-async def test_a_name_that_is_not_utf8_does_no_harm(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_name_that_is_not_utf8_does_no_harm(server: Toolbox, root: Path, ask: Ask) -> None:
     root.joinpath(os.fsdecode(b"bad\xff")).touch()
     assert "bad\ufffd" in (await ask(server, "list_directory")).text
 
 
-async def test_making_a_folder_twice_is_fine_and_said(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_making_a_folder_twice_is_fine_and_said(server: Toolbox, root: Path, ask: Ask) -> None:
     assert (await ask(server, "create_directory", path="a/b")).text == "Created folder a/b."
     again = await ask(server, "create_directory", path="a/b")
     assert again.text == "The folder a/b exists already."
@@ -292,7 +287,7 @@ async def test_making_a_folder_twice_is_fine_and_said(server: MCPServer[Any], ro
     assert (root / "a" / "b").is_dir()
 
 
-async def test_a_search_finds_by_name_and_content(server: MCPServer[Any], ask: Ask) -> None:
+async def test_a_search_finds_by_name_and_content(server: Toolbox, ask: Ask) -> None:
     await ask(server, "write_file", path="reports/2026/Budget.csv", content="total,12")
     await ask(server, "write_file", path="budget.txt", content="nothing")
     await ask(server, "write_file", path=".git/budget.txt", content="hidden")
@@ -335,7 +330,7 @@ def test_a_hostile_pattern_is_judged_at_once() -> None:
     ("bound", "value"), [("MAX_MATCHES", 2), ("MAX_BYTES", 2), ("MAX_VISITED", 3), ("_MAX_DEPTH", 0)]
 )
 async def test_a_search_is_bounded_and_says_so(
-    bound: str, value: int, server: MCPServer[Any], root: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    bound: str, value: int, server: Toolbox, root: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "sub").mkdir()
     for name in "abcde":
@@ -347,19 +342,19 @@ async def test_a_search_is_bounded_and_says_so(
     assert bound == "_MAX_DEPTH" or answer.output["count"] <= value
 
 
-async def test_a_search_passes_over_binary_and_large_files(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_search_passes_over_binary_and_large_files(server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "binary").write_bytes(b"\0first")
     (root / "large").write_bytes(b"first" * 300_000)
     assert (await ask(server, "search_files", pattern="*", content="first")).output["matches"] == ["notes.txt"]
 
 
-async def test_a_search_does_not_follow_links(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_search_does_not_follow_links(server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "out").symlink_to(root.parent)
     (root / "loop").symlink_to(".")
     assert (await ask(server, "search_files", pattern="secret")).output["matches"] == []
 
 
-async def test_info_says_what_a_path_is(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_info_says_what_a_path_is(server: Toolbox, root: Path, ask: Ask) -> None:
     os.utime(root / "notes.txt", (1_700_000_000, 1_700_000_000))
     answer = await ask(server, "file_info", path="notes.txt")
     assert answer.text == "notes.txt: file, 13 bytes, modified 2023-11-14T22:13:20Z"
@@ -376,7 +371,7 @@ async def test_a_missing_root_is_said_by_every_call(tmp_path: Path, ask: Ask) ->
     assert "The root folder 'gone' cannot be opened" in answer.text
 
 
-async def test_a_file_that_may_not_be_written_is_left_alone(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_file_that_may_not_be_written_is_left_alone(server: Toolbox, root: Path, ask: Ask) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write everything")
     (root / "notes.txt").chmod(0o444)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from mcp.client import Client
-from mcp.server import MCPServer
 
 from agent_runtime.builtin.entries import TEMPORARY
 from agent_runtime.builtin.filesystem import create_server
+from agent_runtime.builtin.serving import make_mcp_server
+from agent_runtime.builtin.toolbox import Toolbox
 
 Ask = Callable[..., Awaitable[Any]]
 TWO_PATHS = ["copy_file", "move_file"]
@@ -29,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(root: Path) -> MCPServer[Any]:
+def server(root: Path) -> Toolbox:
     return create_server(root, kept=[root / "kept"])
 
 
@@ -43,7 +44,7 @@ def contents(root: Path) -> dict[str, str]:
     return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-async def test_a_file_is_copied_with_its_rights_into_a_new_folder(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_file_is_copied_with_its_rights_into_a_new_folder(server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "a.txt").chmod(0o640)
     answer = await ask(server, "copy_file", source="a.txt", destination="old/a.txt")
     assert answer.text == "Copied a.txt to old/a.txt."
@@ -52,13 +53,13 @@ async def test_a_file_is_copied_with_its_rights_into_a_new_folder(server: MCPSer
     assert stat.S_IMODE((root / "old/a.txt").stat().st_mode) == 0o640
 
 
-async def test_a_file_is_moved(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_file_is_moved(server: Toolbox, root: Path, ask: Ask) -> None:
     answer = await ask(server, "move_file", source="a.txt", destination="c.txt")
     assert (answer.text, answer.output) == ("Moved a.txt to c.txt.", {"source": "a.txt", "path": "c.txt"})
     assert contents(root) == {"b.txt": "two\n", "c.txt": "one\n"}
 
 
-async def test_a_file_is_deleted(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_file_is_deleted(server: Toolbox, root: Path, ask: Ask) -> None:
     answer = await ask(server, "delete_file", path="a.txt")
     assert (answer.text, answer.output) == ("Deleted a.txt (4 bytes).", {"path": "a.txt", "size": 4})
     assert contents(root) == {"b.txt": "two\n"}
@@ -66,9 +67,7 @@ async def test_a_file_is_deleted(server: MCPServer[Any], root: Path, ask: Ask) -
 
 @pytest.mark.parametrize("tool", TWO_PATHS)
 @pytest.mark.parametrize("destination", ["b.txt", "a.txt"])
-async def test_no_file_is_ever_replaced(
-    tool: str, destination: str, server: MCPServer[Any], root: Path, ask: Ask
-) -> None:
+async def test_no_file_is_ever_replaced(tool: str, destination: str, server: Toolbox, root: Path, ask: Ask) -> None:
     before = contents(root)
     answer = await ask(server, tool, source="a.txt", destination=destination)
     assert answer.text == (
@@ -79,10 +78,10 @@ async def test_no_file_is_ever_replaced(
 
 
 @pytest.mark.parametrize("tool", TWO_PATHS)
-async def test_of_many_at_once_only_one_gets_the_name(tool: str, server: MCPServer[Any], root: Path) -> None:
+async def test_of_many_at_once_only_one_gets_the_name(tool: str, server: Toolbox, root: Path) -> None:
     for number in range(12):
         (root / f"{number}.txt").write_text(str(number))
-    async with Client(server) as client, asyncio.TaskGroup() as group:
+    async with Client(make_mcp_server(server)) as client, asyncio.TaskGroup() as group:
         calls = [
             group.create_task(client.call_tool(tool, {"source": f"{number}.txt", "destination": "new/x.txt"}))
             for number in range(12)
@@ -94,12 +93,12 @@ async def test_of_many_at_once_only_one_gets_the_name(tool: str, server: MCPServ
     assert lost <= contents(root).keys()
 
 
-async def test_moving_between_two_folders_in_both_directions_never_hangs(server: MCPServer[Any], root: Path) -> None:
+async def test_moving_between_two_folders_in_both_directions_never_hangs(server: Toolbox, root: Path) -> None:
     for folder, other in (("left", "right"), ("right", "left")):
         (root / folder).mkdir()
         for number in range(8):
             (root / folder / f"to-{other}-{number}.txt").write_text("x")
-    async with asyncio.timeout(30), Client(server) as client, asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), Client(make_mcp_server(server)) as client, asyncio.TaskGroup() as group:
         calls = [
             group.create_task(
                 client.call_tool(
@@ -115,9 +114,7 @@ async def test_moving_between_two_folders_in_both_directions_never_hangs(server:
 
 
 @pytest.mark.parametrize("outside", ["../secret.txt", "/etc/hostname", "link.txt", "out/secret.txt"])
-async def test_nothing_outside_is_copied_moved_or_deleted(
-    outside: str, server: MCPServer[Any], root: Path, ask: Ask
-) -> None:
+async def test_nothing_outside_is_copied_moved_or_deleted(outside: str, server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "link.txt").symlink_to(root.parent / "secret.txt")
     (root / "out").symlink_to(root.parent)
     before = names_in(root.parent)
@@ -138,7 +135,7 @@ async def test_nothing_outside_is_copied_moved_or_deleted(
 
 @pytest.mark.parametrize("tool", ["move_file", "delete_file"])
 async def test_a_link_is_neither_moved_nor_deleted_nor_followed(
-    tool: str, server: MCPServer[Any], root: Path, ask: Ask
+    tool: str, server: Toolbox, root: Path, ask: Ask
 ) -> None:
     (root / "inner.txt").symlink_to("a.txt")
     arguments = {"path": "inner.txt"} if tool == "delete_file" else {"source": "inner.txt", "destination": "x.txt"}
@@ -151,7 +148,7 @@ async def test_a_link_is_neither_moved_nor_deleted_nor_followed(
 
 @pytest.mark.parametrize("path", ["docs", "missing.txt", "pipe", "readonly.txt", "kept", "kept/x.txt", "."])
 async def test_only_an_ordinary_file_that_may_be_changed_is_moved_or_deleted(
-    path: str, server: MCPServer[Any], root: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    path: str, server: Toolbox, root: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in ("docs", "kept"):
         (root / folder).mkdir()
@@ -167,17 +164,17 @@ async def test_only_an_ordinary_file_that_may_be_changed_is_moved_or_deleted(
 
 
 @pytest.mark.parametrize("tool", TWO_PATHS)
-async def test_names_of_files_being_written_are_refused(tool: str, server: MCPServer[Any], ask: Ask) -> None:
+async def test_names_of_files_being_written_are_refused(tool: str, server: Toolbox, ask: Ask) -> None:
     answer = await ask(server, tool, source="a.txt", destination=f"{TEMPORARY}x")
     assert "are kept for files that are being written" in answer.text
 
 
-async def test_a_missing_file_is_refused_with_a_similar_name(server: MCPServer[Any], ask: Ask) -> None:
+async def test_a_missing_file_is_refused_with_a_similar_name(server: Toolbox, ask: Ask) -> None:
     answer = await ask(server, "delete_file", path="a.tx")
     assert answer.text == "There is no file a.tx; did you mean a.txt or b.txt?"
 
 
-async def test_all_text_files_of_a_folder_are_read_together(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_all_text_files_of_a_folder_are_read_together(server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "c.txt").write_text("three")
     (root / "photo.png").write_bytes(b"\x89PNG\0")
     (root / "docs").mkdir()
@@ -187,7 +184,7 @@ async def test_all_text_files_of_a_folder_are_read_together(server: MCPServer[An
 
 
 async def test_what_is_too_large_to_be_read_together_is_left_out_and_said(
-    server: MCPServer[Any], root: Path, ask: Ask
+    server: Toolbox, root: Path, ask: Ask
 ) -> None:
     (root / "b.txt").write_text("x" * (512 * 1024))
     answer = await ask(server, "read_files")
@@ -195,12 +192,12 @@ async def test_what_is_too_large_to_be_read_together_is_left_out_and_said(
     assert answer.text.endswith("... and more: some files are no text, or too large to be read together.\n")
 
 
-async def test_a_folder_without_text_says_so(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_folder_without_text_says_so(server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "docs").mkdir()
     assert (await ask(server, "read_files", path="docs")).text == "The folder docs has no text files.\n"
 
 
-async def test_a_listing_names_the_longest_text_that_can_be_read(server: MCPServer[Any], root: Path, ask: Ask) -> None:
+async def test_a_listing_names_the_longest_text_that_can_be_read(server: Toolbox, root: Path, ask: Ask) -> None:
     (root / "big.txt").write_text("x" * (1024 * 1024 + 1))
     (root / "long.md").write_text("longer than the others")
     (root / "docs").mkdir()

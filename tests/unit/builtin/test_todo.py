@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from mcp.client import Client
-from mcp.server import MCPServer
 
 from agent_runtime.builtin import todo_list
 from agent_runtime.builtin.refusals import Refusal
+from agent_runtime.builtin.serving import make_mcp_server
 from agent_runtime.builtin.todo import create_server
 from agent_runtime.builtin.todo_file import TodoFile
 from agent_runtime.builtin.todo_list import MAX_LISTED, TodoDatabase, TodoList, copy_todos
+from agent_runtime.builtin.toolbox import Toolbox
 from agent_runtime.storage.postgres.connecting import Database
 from agent_runtime.storage.postgres.migrating import migrate
 from agent_runtime.storage.postgres.todos import PostgresTodos
@@ -36,18 +37,18 @@ def open_list(request: pytest.FixtureRequest, tmp_path: Path) -> OpenList:
 
 
 @pytest.fixture
-def server(open_list: OpenList) -> MCPServer[Any]:
+def server(open_list: OpenList) -> Toolbox:
     return create_server(open_list())
 
 
 @pytest.fixture
-async def todo_server(server: MCPServer[Any], ask: Ask) -> MCPServer[Any]:
+async def todo_server(server: Toolbox, ask: Ask) -> Toolbox:
     for text in ("buy milk", "Call the bank", "call the dentist"):
         await ask(server, "add", text=text)
     return server
 
 
-async def test_a_todo_is_added_and_listed(server: MCPServer[Any], ask: Ask) -> None:
+async def test_a_todo_is_added_and_listed(server: Toolbox, ask: Ask) -> None:
     answer = await ask(server, "add", text="  buy\n milk ")
     assert answer.text == "Added todo 1: buy milk"
     assert answer.output == {"id": 1, "text": "buy milk", "done": False}
@@ -57,13 +58,13 @@ async def test_a_todo_is_added_and_listed(server: MCPServer[Any], ask: Ask) -> N
 
 
 @pytest.mark.parametrize(("status", "text"), [("open", "There are no open todos."), ("all", "There are no todos.")])
-async def test_an_empty_list_says_so(status: str, text: str, server: MCPServer[Any], ask: Ask) -> None:
+async def test_an_empty_list_says_so(status: str, text: str, server: Toolbox, ask: Ask) -> None:
     answer = await ask(server, "list", status=status)
     assert answer.text == text
     assert answer.output == {"todos": [], "count": 0}
 
 
-async def test_the_list_tells_open_from_done(todo_server: MCPServer[Any], ask: Ask) -> None:
+async def test_the_list_tells_open_from_done(todo_server: Toolbox, ask: Ask) -> None:
     assert (await ask(todo_server, "complete", id=1)).text == "Completed todo 1: buy milk"
     assert (await ask(todo_server, "list")).text == "2. Call the bank\n3. call the dentist"
     assert (await ask(todo_server, "list", status="done")).text == "1. buy milk (done)"
@@ -71,18 +72,18 @@ async def test_the_list_tells_open_from_done(todo_server: MCPServer[Any], ask: A
 
 
 @pytest.mark.parametrize("text", ["buy milk", "MILK", "milk buy", "uy mi"])
-async def test_a_todo_is_found_by_its_text(text: str, todo_server: MCPServer[Any], ask: Ask) -> None:
+async def test_a_todo_is_found_by_its_text(text: str, todo_server: Toolbox, ask: Ask) -> None:
     assert (await ask(todo_server, "complete", text=text)).output == {"id": 1, "text": "buy milk", "done": True}
 
 
-async def test_the_exact_text_wins_over_a_part(todo_server: MCPServer[Any], ask: Ask) -> None:
+async def test_the_exact_text_wins_over_a_part(todo_server: Toolbox, ask: Ask) -> None:
     await ask(todo_server, "add", text="milk")
     assert (await ask(todo_server, "delete", text="milk")).text == "Deleted todo 4: milk"
 
 
 @pytest.mark.parametrize("text", ["milk", "milk buy", "uy mi"])
 async def test_a_part_of_its_text_deletes_no_todo_and_the_whole_one_is_named(
-    text: str, todo_server: MCPServer[Any], ask: Ask
+    text: str, todo_server: Toolbox, ask: Ask
 ) -> None:
     answer = await ask(todo_server, "delete", text=text)
     assert answer.is_error
@@ -93,7 +94,7 @@ async def test_a_part_of_its_text_deletes_no_todo_and_the_whole_one_is_named(
     assert (await ask(todo_server, "delete", text=" BUY  milk")).text == "Deleted todo 1: buy milk"
 
 
-async def test_all_todos_are_completed_at_once(todo_server: MCPServer[Any], ask: Ask) -> None:
+async def test_all_todos_are_completed_at_once(todo_server: Toolbox, ask: Ask) -> None:
     await ask(todo_server, "complete", id=2)
     answer = await ask(todo_server, "complete_all")
     assert (answer.text, answer.output) == ("Completed 2 todos.", {"count": 2})
@@ -104,7 +105,7 @@ async def test_all_todos_are_completed_at_once(todo_server: MCPServer[Any], ask:
     ("status", "left"), [("open", ["buy milk"]), ("done", ["Call the bank", "call the dentist"]), ("all", [])]
 )
 async def test_all_todos_in_a_status_are_deleted_at_once(
-    status: str, left: list[str], todo_server: MCPServer[Any], ask: Ask
+    status: str, left: list[str], todo_server: Toolbox, ask: Ask
 ) -> None:
     await ask(todo_server, "complete", id=1)
     answer = await ask(todo_server, "delete_all", status=status)
@@ -115,7 +116,7 @@ async def test_all_todos_in_a_status_are_deleted_at_once(
 
 @pytest.mark.parametrize("tool", ["complete", "delete"])
 async def test_an_ambiguous_text_names_the_candidates_and_changes_nothing(
-    tool: str, todo_server: MCPServer[Any], ask: Ask
+    tool: str, todo_server: Toolbox, ask: Ask
 ) -> None:
     answer = await ask(todo_server, tool, text="call")
     assert answer.is_error
@@ -126,13 +127,13 @@ async def test_an_ambiguous_text_names_the_candidates_and_changes_nothing(
 @pytest.mark.parametrize("tool", ["complete", "delete"])
 @pytest.mark.parametrize("arguments", [{}, {"id": 1, "text": "milk"}, {"id": 99}, {"text": "nothing"}, {"text": " "}])
 async def test_a_todo_must_be_named_once_and_exist(
-    tool: str, arguments: dict[str, object], todo_server: MCPServer[Any], ask: Ask
+    tool: str, arguments: dict[str, object], todo_server: Toolbox, ask: Ask
 ) -> None:
     assert (await ask(todo_server, tool, **arguments)).is_error
     assert (await ask(todo_server, "list")).output["count"] == 3
 
 
-async def test_completing_again_says_that_it_was_done(todo_server: MCPServer[Any], ask: Ask) -> None:
+async def test_completing_again_says_that_it_was_done(todo_server: Toolbox, ask: Ask) -> None:
     await ask(todo_server, "complete", id=1)
     assert (await ask(todo_server, "complete", id=1)).text == "Todo 1 was done already: buy milk"
     by_text = await ask(todo_server, "complete", text="milk")
@@ -140,12 +141,12 @@ async def test_completing_again_says_that_it_was_done(todo_server: MCPServer[Any
     assert by_text.text == "No open todo matches 'milk'; 'buy milk' (1) is done already."
 
 
-async def test_a_deleted_id_never_comes_back(todo_server: MCPServer[Any], ask: Ask) -> None:
+async def test_a_deleted_id_never_comes_back(todo_server: Toolbox, ask: Ask) -> None:
     await ask(todo_server, "delete", id=3)
     assert (await ask(todo_server, "add", text="new")).output["id"] == 4
 
 
-async def test_an_empty_todo_is_refused(server: MCPServer[Any], ask: Ask) -> None:
+async def test_an_empty_todo_is_refused(server: Toolbox, ask: Ask) -> None:
     assert (await ask(server, "add", text=" \n ")).is_error
 
 
@@ -177,16 +178,16 @@ async def test_todos_outlive_the_server(open_list: OpenList, ask: Ask) -> None:
     assert (await ask(create_server(open_list()), "list")).text == "1. buy milk \x00"
 
 
-async def test_a_session_that_ends_does_not_disturb_another(server: MCPServer[Any], ask: Ask) -> None:
-    async with asyncio.timeout(10), Client(server) as client:
+async def test_a_session_that_ends_does_not_disturb_another(server: Toolbox, ask: Ask) -> None:
+    async with asyncio.timeout(10), Client(make_mcp_server(server)) as client:
         await client.call_tool("add", {"text": "one"})
         await ask(server, "add", text="two")
         await client.call_tool("add", {"text": "three"})
     assert (await ask(server, "list")).text == "1. one\n2. two\n3. three"
 
 
-async def test_no_call_is_lost_among_many(server: MCPServer[Any], ask: Ask) -> None:
-    async with asyncio.timeout(20), Client(server) as client, asyncio.TaskGroup() as group:
+async def test_no_call_is_lost_among_many(server: Toolbox, ask: Ask) -> None:
+    async with asyncio.timeout(20), Client(make_mcp_server(server)) as client, asyncio.TaskGroup() as group:
         for number in range(50):
             group.create_task(client.call_tool("add", {"text": f"todo {number}"}))
     assert (await ask(server, "list")).output["count"] == 50
@@ -272,7 +273,7 @@ async def test_a_list_in_a_database_goes_on_after_an_outage(
     with database.connect() as connection:
         migrate(connection)
     todos = PostgresTodos(database)
-    async with asyncio.timeout(40), Client(create_server(todos)) as client:
+    async with asyncio.timeout(40), Client(make_mcp_server(create_server(todos))) as client:
         await client.call_tool("add", {"text": "one"})
         await asyncio.to_thread(postgres_server.stop)
         try:

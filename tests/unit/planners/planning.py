@@ -26,8 +26,7 @@ FOUND: dict[str, list[Tool]] = {}
 async def tools_of(name: str, folder: Path, server_id: str | None = None) -> list[Tool]:
     entry = BuiltinServer(id=server_id or name, type="builtin", config=BuiltinConfig.model_validate({"server": name}))
     server = create(entry.config, base_dir=folder, data_dir=folder)
-    listed = [tool.model_dump(by_alias=True, mode="json", exclude_none=True) for tool in await server.list_tools()]
-    return [describe_tool(entry, ToolDefinition.model_validate(each)) for each in listed]
+    return [describe_tool(entry, ToolDefinition.model_validate(each)) for each in server.list_tools()]
 
 
 async def all_tools(folder: Path = Path("unused")) -> list[Tool]:

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mcp.client import Client
-from mcp_types import TextContent
 
 from agent_runtime.builtin.servers import SERVERS, create
 from agent_runtime.domain.conditions import evaluate_condition
@@ -370,12 +368,10 @@ async def carried_out(made: Plan, folder: Path) -> list[str]:
         assert isinstance(step, ToolStep)
         if not step.needs <= results.keys() or (step.when and not evaluate_condition(step.when, results)):
             continue
-        async with Client(servers[step.server]) as client:
-            answer = await client.call_tool(step.tool, resolve(step.arguments, results, 2**20))
-        (block,) = answer.content
-        assert isinstance(block, TextContent)
-        assert not answer.is_error, block.text
-        results[step.id] = StoredResult(text=block.text, output=answer.structured_content)
+        answer = await servers[step.server].call(step.tool, resolve(step.arguments, results, 2**20))
+        text = answer["content"][0]["text"]
+        assert "isError" not in answer, text
+        results[step.id] = StoredResult(text=text, output=answer["structuredContent"])
     return [result.text for result in results.values()]
 
 
