@@ -140,9 +140,33 @@ async def test_sampling_roots_and_what_nobody_knows_are_refused_with_an_error(pl
 async def test_a_question_that_cannot_be_read_is_refused_and_never_asked(place: Place) -> None:
     person = Person(Reply("accept", {}))
     *refused, last = await ask(place, "odd", person)
-    assert refused == [{"error": -32602}] * 4
+    assert refused == [{"error": -32602}] * 3
     assert last == {"error": -32602}
     assert person.asked == []
+
+
+@pytest.mark.parametrize("over", ["stdio", "http"])
+async def test_of_a_hostile_form_what_can_be_shown_is_asked_and_the_rest_is_named(place: Place, over: str) -> None:
+    person = Person(Reply("cancel"))
+    assert await ask(place, "hostile", person, over=over) == {"action": "cancel"}
+    (question,) = person.asked
+    fields: Any = question.requested_schema["properties"]
+    assert question.requested_schema["required"] == ["name"]
+    assert list(fields)[:7] == ["name", "city", "__proto__", "constructor", "kind", "nothing", "choice"]
+    assert len(fields) > 300
+    assert fields["city"] == {"type": "string", "description": "Parts of this field that cannot be shown: enum."}
+    unshown = "type, title, enumNames, minLength, default"
+    assert fields["kind"] == {"description": f"Parts of this field that cannot be shown: {unshown}."}
+    assert question.message.startswith(
+        "Can you show this?\n\nFields of the form that are too large to be shown: large n"
+    )
+    assert question.message.endswith(" more.")
+
+
+async def test_the_form_of_a_question_in_a_round_may_be_hostile_too(place: Place) -> None:
+    person = Person(Reply("decline"))
+    got = json.loads((await call_modern(place, "hostile", person)).text)
+    assert (got["who"]["action"], len(person.asked)) == ("decline", 1)
 
 
 async def test_secrets_that_a_server_asks_with_are_redacted(place: Place) -> None:

@@ -13,12 +13,13 @@ import pytest
 
 from agent_runtime.api.keys import new_key
 from browser import Browser
-from console import STATUS, open_task, open_view, sign_in, submit
+from console import STATUS, open_task, open_view, overflows, sign_in, submit
 from harms import HARMS, harm
 from harness import House
 from model_server import ModelServer
 from model_server.replies import Fault, Text
 from model_server.requests import Request
+from servers.asking_server import EVIL
 from serving import PATIENCE_S, Service
 from shifty import ShiftyHouse, plan_of
 
@@ -58,6 +59,12 @@ AFTER = {
     "Fail": ["failed", "skipped"],
 }
 SERVERS = Path(__file__).parents[1] / "servers"
+LONGEST_TASK = """
+window.longest = 0;
+new PerformanceObserver((list) => {
+  for (const { duration } of list.getEntries()) window.longest = Math.max(window.longest, duration);
+}).observe({ entryTypes: ["longtask"] });
+"""
 WRITING = {
     "plan": ["The model is writing the plan", '{"goal": "think", "steps'],
     "step": ["The model is writing in step s1", "<b>A long text</b>"],
@@ -255,6 +262,44 @@ def test_a_question_of_a_server_is_shown_with_its_server_and_answered(
         got = json.loads(service.task(task_id)["result"])
     answered = {"action": "accept", "content": {"name": "Ann", "sure": False}}
     assert got == {"Answer": answered, "Decline": {"action": "decline"}, "Dismiss": {"action": "cancel"}}[verb]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["Answer", "Decline", "Dismiss"])
+def test_of_a_hostile_form_what_can_be_shown_is_shown_and_the_rest_is_named(
+    tmp_path: Path, browser: Browser, verb: str
+) -> None:
+    config = {"command": sys.executable, "args": ["-S", "-E", str(SERVERS / "asking_server.py")]}
+    House(tmp_path).write_registry(config=config, tools={"*": {"effect": "read", "timeout_s": 60}})
+    step = {"id": "s1", "kind": "tool", "server": "ledger", "tool": "hostile"}
+    with serve(tmp_path) as service:
+        task_id = service.submit(plan={"goal": "ask", "steps": [step]})
+        service.approve(task_id)
+        browser.before_each_page(LONGEST_TASK)
+        open_task(browser, service, task_id)
+        browser.until_shown(
+            "Can you show this?",
+            "Fields of the form that are too large to be shown: large n",
+            "Parts of this field that cannot be shown: enum.",
+            f"{EVIL}: {EVIL} Parts of this field that cannot be shown: pattern.",
+        )
+        assert overflows(browser) == "[]"
+        for label in ("name", "__proto__ optional", "constructor optional", "field 1 optional"):
+            browser.write(label, "Ann")
+        assert browser.value_of("window.longest") < 5000, "no task of the page keeps it from answering"
+        browser.press(verb)
+        browser.until(f"{STATUS} === 'completed'")
+        got = json.loads(service.task(task_id)["result"])
+        assert browser.value_of("window.hacked") is None
+    content = dict.fromkeys(("name", "__proto__", "constructor", "field 1"), "Ann")
+    assert (
+        got
+        == {
+            "Answer": {"action": "accept", "content": content},
+            "Decline": {"action": "decline"},
+            "Dismiss": {"action": "cancel"},
+        }[verb]
+    )
 
 
 @pytest.mark.slow

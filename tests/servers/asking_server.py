@@ -21,7 +21,23 @@ FORM = {
     },
     "required": ["name"],
 }
-TOOLS = ("form", "twice", "many", "others", "odd", "secret", "hasty", "withdrawn")
+TOOLS = ("form", "twice", "many", "others", "odd", "hostile", "secret", "hasty", "withdrawn")
+EVIL = "<img src=x onerror=window.hacked=1>"
+HOSTILE: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "title": EVIL, "description": EVIL, "pattern": "^(a+)+$"},
+        "city": {"type": "string", "enum": [f"City {n}" for n in range(10_000)]},
+        "__proto__": {"type": "string"},
+        "constructor": {"type": ["string", "null"]},
+        "kind": {"type": "file", "title": {"a": 1}, "enumNames": 5, "minLength": "x", "default": [[[[[]]]]]},
+        "nothing": None,
+        "choice": {"oneOf": [{"const": 1, "title": EVIL}, {"const": 2, "title": [2]}]},
+        "large " + "n" * 20_000: {"type": "string"},
+        **{f"field {n}": {"type": "string"} for n in range(1000)},
+    },
+    "required": [[], {}, None, "name", "name", "absent"],
+}
 NAME = {"name": "asking", "version": "1"}
 HANDSHAKE = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": NAME}
 
@@ -49,10 +65,11 @@ def carry_out(tool: str, ask: Ask) -> Any:
                 {},
                 {"message": "\u200b", "requestedSchema": FORM},
                 {"mode": "url", "message": "Open this", "url": "https://evil.example", "elicitationId": "1"},
-                form("Much?", {"type": "object", "properties": {"a": {"description": "x" * 50_000}}}),
-                form("What?", {"type": "object", "properties": {"a": {"type": 5}}}),
+                form("Much?", {"type": "object", "properties": {"a": {"enum": list(range(30_000))}}}),
             ]
             return [ask("elicitation/create", params) for params in odd]
+        case "hostile":
+            return ask("elicitation/create", form("Can you show this?", HOSTILE))
         case "secret":
             key = os.environ.get("KEY", "")
             return ask("elicitation/create", form(f"Is {key} right?", {"properties": {"a": {"title": key}}}))
@@ -150,7 +167,8 @@ class Modern:
         if tool == "many" or (tool == "later" and number < 2):
             return self.ask(number, {})
         if number < (2 if tool == "twice" else 1):
-            return self.ask(number, {"who": {"method": "elicitation/create", "params": form(f"Number {number}?")}})
+            params = form(f"Number {number}?", HOSTILE if tool == "hostile" else None)
+            return self.ask(number, {"who": {"method": "elicitation/create", "params": params}})
         if tool == "die":
             os._exit(1)
         got = {**params.get("inputResponses", {}), "arguments": params["arguments"]}

@@ -149,7 +149,7 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
     async def _dispatch_request(
         self, req: JSONRPCRequest, metadata: MessageMetadata, on_request: OnRequest, sender_ctx: Context | None
     ) -> None:
-        if self._answering < _MOST_REQUESTS and not has_more_parts(req.params, _MOST_PARTS, _UNCHECKED):
+        if self._answering < _MOST_REQUESTS:
             self._answering += 1
             await super()._dispatch_request(req, metadata, on_request, sender_ctx)
 
@@ -159,7 +159,9 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
         # Over HTTP this runs in the context of the call whose stream the request came on; its answer is not that call.
         state = CURRENT_REQUEST.get()
         CURRENT_REQUEST.set(None)
-        if req.method == _ELICIT:
+        if has_more_parts(req.params, _MOST_PARTS, _UNCHECKED):
+            on_request = _refuse_size
+        elif req.method == _ELICIT:
             on_request = partial(self._answer_question, state)
         elif req.method in _UNSUPPORTED:
             on_request = _refuse
@@ -195,6 +197,11 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
         state = self._request_states.get(coerce_request_id(token))
         if state is not None and state.on_progress is not None:
             state.on_progress(params)
+
+
+async def _refuse_size(_ctx: Any, _method: str, _params: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Refuse a request that takes too long to read."""
+    raise MCPError(INVALID_PARAMS, f"It has more than {_MOST_PARTS} fields and entries.")
 
 
 async def _refuse(_ctx: Any, method: str, _params: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -218,6 +218,8 @@ function Properties({ schema, value, set, root, numbers, depth }) {
   const given = value ?? {};
   const properties = schema.properties ?? {};
   const required = new Set(schema.required ?? []);
+  /** Not what every object has, such as `constructor`. @param {string} name */
+  const valueOf = (name) => (Object.hasOwn(given, name) ? given[name] : undefined);
   const more = Object.keys(given).filter((name) => !Object.hasOwn(properties, name));
   /** @param {string} name @returns {(next: unknown) => void} */
   const setter = (name) => (next) => {
@@ -228,7 +230,7 @@ function Properties({ schema, value, set, root, numbers, depth }) {
   };
   return [
     ...Object.entries(properties).map(([name, one]) => html`
-      <${SchemaField} key=${name} schema=${one} label=${name} value=${given[name]} set=${setter(name)} root=${root}
+      <${SchemaField} key=${name} schema=${one} label=${name} value=${valueOf(name)} set=${setter(name)} root=${root}
         required=${required.has(name)} numbers=${numbers} depth=${depth + 1} />
     `),
     ...more.map((name) => html`
