@@ -1937,6 +1937,128 @@ ACCEPTED: list[tuple[str, Steps]] = [
             ("append_file", {"path": "a.txt", "content": "milk"}, "${s3.output.result} > 0"),
         ],
     ),
+    (
+        "If report.md exists, copy it to archive/report.md",
+        [
+            ("search_files", {"pattern": "report.md"}),
+            (
+                "copy_file",
+                {"source": "report.md", "destination": "archive/report.md"},
+                '"report.md" in ${s1.output.matches}',
+            ),
+        ],
+    ),
+    (
+        "If a.txt exists, append it to b.txt",
+        [
+            ("search_files", {"pattern": "a.txt"}),
+            ("read_file", {"path": "a.txt"}, '"a.txt" in ${s1.output.matches}'),
+            ("append_file", {"path": "b.txt", "content": "${s2.text}"}, '"a.txt" in ${s1.output.matches}'),
+        ],
+    ),
+    (
+        "If a.txt contains milk, save it to b.txt",
+        [
+            ("read_file", {"path": "a.txt"}),
+            ("find", {"text": "${s1.text}", "query": "milk"}),
+            ("evaluate", {"expression": "(${s2.output.count})"}),
+            ("write_file", {"path": "b.txt", "content": "${s1.text}"}, "${s3.output.result} > 0"),
+        ],
+    ),
+    (
+        "If a.txt has more than 10 words, copy it to b.txt",
+        [
+            ("read_file", {"path": "a.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("copy_file", {"source": "a.txt", "destination": "b.txt"}, "${s2.output.words} > 10"),
+        ],
+    ),
+    (
+        "if a.txt has more than 10 words, show it",
+        [
+            ("read_file", {"path": "a.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("read_file", {"path": "a.txt"}, "${s2.output.words} > 10"),
+        ],
+    ),
+    (
+        "if a.txt has more than 10 words, read it",
+        [
+            ("read_file", {"path": "a.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("read_file", {"path": "a.txt"}, "${s2.output.words} > 10"),
+        ],
+    ),
+    (
+        "Add 2 and 3. If it is over 4, write it to x.txt",
+        [
+            ("add", {"a": 2, "b": 3}),
+            ("write_file", {"path": "x.txt", "content": "${s1.text}"}, "${s1.output.result} > 4"),
+        ],
+    ),
+    (
+        "Read a.txt and copy it to b.txt",
+        [("read_file", {"path": "a.txt"}), ("copy_file", {"source": "a.txt", "destination": "b.txt"})],
+    ),
+    (
+        "Add 2 and 3 and copy it to b.txt",
+        [("add", {"a": 2, "b": 3}), ("write_file", {"path": "b.txt", "content": "${s1.text}"})],
+    ),
+    (
+        "Create a directory called backup, then copy notes.txt and report.md into it",
+        [
+            ("create_directory", {"path": "backup"}),
+            ("copy_file", {"source": "notes.txt", "destination": "backup/notes.txt"}),
+            ("copy_file", {"source": "report.md", "destination": "backup/report.md"}),
+        ],
+    ),
+    (
+        "move a.txt and b.txt to the archive folder",
+        [
+            ("move_file", {"source": "a.txt", "destination": "archive/a.txt"}),
+            ("move_file", {"source": "b.txt", "destination": "archive/b.txt"}),
+        ],
+    ),
+    ("change the name of old.txt to older.txt", [("move_file", {"source": "old.txt", "destination": "older.txt"})]),
+    ("throw away draft.txt", [("delete_file", {"path": "draft.txt"})]),
+    ("which documents are stored here", [("list_directory", {"path": "."})]),
+    ("what's written in ideas.txt?", [("read_file", {"path": "ideas.txt"})]),
+    (
+        "how many lines has log.txt got",
+        [
+            ("read_file", {"path": "log.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("evaluate", {"expression": "(${s2.output.lines})"}),
+        ],
+    ),
+    (
+        'show me every line in log.txt with "time out" in it',
+        [("read_file", {"path": "log.txt"}), ("find", {"text": "${s1.text}", "query": "time out"})],
+    ),
+    (
+        "Is bread mentioned in shopping.txt?",
+        [("read_file", {"path": "shopping.txt"}), ("find", {"text": "${s1.text}", "query": "bread"})],
+    ),
+    ("In which files does the word harvest appear?", [("search_files", {"pattern": "*", "content": "harvest"})]),
+    ("I've finished todo 4", [("complete", {"id": 4})]),
+    ("remove task 7 from my list", [("delete", {"id": 7})]),
+    (
+        "how many todos do i have left?",
+        [("list", {"status": "open"}), ("evaluate", {"expression": "(${s1.output.count})"})],
+    ),
+    (
+        "Take the last line of log.txt and put it in last.txt",
+        [
+            ("read_file", {"path": "log.txt"}),
+            ("tail", {"text": "${s1.text}", "lines": 1}),
+            ("write_file", {"path": "last.txt", "content": "${s2.text}"}),
+        ],
+    ),
+    (
+        "I want a file greeting.txt that says Good day",
+        [("write_file", {"path": "greeting.txt", "content": "Good day"})],
+    ),
+    ("I need a folder called photos", [("create_directory", {"path": "photos"})]),
 ]
 """Each prompt with its steps: the tool and its exact arguments."""
 
@@ -2342,6 +2464,22 @@ REFUSED: list[tuple[str, str]] = [
     ("Remove the second line of shopping.txt", "Remove the second line of shopping.txt"),
     ("every day at 8 append the date to log.txt", "every day at 8 append the date to log.txt"),
     ("Show me the notes", "Show me the notes"),
+    ("find notes.txt and copy it to b.txt", "copy it to b.txt"),
+    ("find notes.txt and summarize it", "summarize it"),
+    ("is there a file called notes.txt? append it to b.txt", "append it to b.txt"),
+    ("count the words of a.txt and copy it to b.txt", "copy it to b.txt"),
+    ("summarize a.txt and copy it to b.txt", "copy it to b.txt"),
+    ("if a.txt has more than 10 words, write the result to b.txt", "write the result to b.txt"),
+    ("if I have more than 3 todos, save it to b.txt", "save it to b.txt"),
+    ("if a.txt has more than 10 words, show the word count", "show the word count"),
+    ("Put bread on shopping.txt", "Put bread on shopping.txt"),
+    ("write todo 3 to x.txt", "todo 3"),
+    ("move a.txt and b.txt to c.txt", "move a.txt and b.txt to c.txt"),
+    ("I want the file a.txt", "the file a.txt"),
+    ("I need a file a.txt deleted", "need a file a.txt deleted"),
+    ("I want my folder listed", "my folder listed"),
+    ("is there bread and milk in shopping.txt", "there bread and milk"),
+    ("remove milk from my list", "remove milk from my list"),
 ]
 """Each prompt with the part that the refusal must quote."""
 

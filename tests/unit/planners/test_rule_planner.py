@@ -90,6 +90,7 @@ async def test_who_asks_for_help_is_told_what_to_write(prompt: str, tools: list[
         ("Raed notes.txt and summarize it", '"read" instead of "Raed"'),
         ("coutn the wrods in notes.txt", '"count" instead of "coutn" and "words" instead of "wrods"'),
         ("delte notes.txt", '"delete" instead of "delte"'),
+        ("Plaese read notes.txt", '"please" instead of "Plaese"'),
     ],
 )
 async def test_a_wrong_letter_is_asked_about_and_never_guessed(prompt: str, meant: str, tools: list[Tool]) -> None:

@@ -48,6 +48,7 @@ class Binder:
     def take(self, part: str, action: m.Action) -> None:
         """Add the steps of one instruction. Raises: PlanningError."""
         self._memory.part = part
+        before = self._steps.all
         match action:
             case m.Show(values):
                 self._show(values)
@@ -55,8 +56,9 @@ class Binder:
                 self._memory.remember(self._to_number(value))
             case m.Write():
                 self._write(action)
-            case m.Transfer():
-                self._transfer(action)
+            case m.Transfer(_, files):
+                for file in files:
+                    self._transfer(action, file)
             case m.DeleteFiles(files):
                 for file in files:
                     path = self._paths.find_file(file)
@@ -75,6 +77,12 @@ class Binder:
                 self._steps.condition = self._make_condition(action)
             case m.Nothing():
                 pass
+        if (
+            self._steps.condition
+            and self._steps.all == before
+            and not isinstance(action, m.IfExists | m.If | m.Nothing)
+        ):
+            raise self._steps.make_refusal("asks for nothing that the condition could cover")
         self._last = action
 
     # Actions
@@ -90,12 +98,13 @@ class Binder:
             got = self._memory.thing(value) if value.sort != "number" else self._memory.number(value)
             if got.kind == "todo":
                 return self._make(m.Todos("open"))
-            return self._read_again(got) if got.kind == "written" else got
+            return self._read_again(got) if got.kind == "written" or got is self._memory.looked_at else got
         if (
             isinstance(value, m.Contents)
             and isinstance(value.file, m.FileBack)
             and latest
             and latest.kind == "document"
+            and latest is not self._memory.looked_at
         ):
             return latest  # it has just been read
         if isinstance(value, m.Literally):
@@ -134,8 +143,13 @@ class Binder:
         if not isinstance(action.content, m.Back):
             self._memory.remember(StepResult("written", file=self._memory.file))
 
-    def _transfer(self, action: m.Transfer) -> None:
-        source = self._paths.find_file(action.file)
+    def _transfer(self, action: m.Transfer, file: m.File) -> None:
+        if action.tool == "copy_file" and isinstance(file, m.FileBack) and isinstance(action.to, m.NamedFile):
+            said = m.Back("any", file.said)
+            if not self._memory.is_file(said):
+                self._write(m.Write(said, (action.to,)))
+                return
+        source = self._paths.find_file(file)
         if isinstance(action.to, m.Folder):
             name = m.NamedFile(source.rpartition("/")[2], action.to)
         elif action.renames and "/" in source and action.to.folder == m.ROOT and "/" not in action.to.path:
@@ -147,7 +161,7 @@ class Binder:
         else:
             name = action.to
         if action.tool == "copy_file" and not self._steps.toolbox.has("copy_file"):
-            self._write(m.Write(m.Contents(action.file), (name,)))
+            self._write(m.Write(m.Contents(file), (name,)))
             return
         destination = self._paths.find_file(name, writing=True)
         done = "Copy" if action.tool == "copy_file" else "Rename" if action.renames else "Move"
@@ -164,8 +178,12 @@ class Binder:
             if found.files is None:
                 raise self._steps.make_refusal("asks whether a file exists, which this file server says only as text")
             self._memory.file = condition.path
+            self._memory.remember(StepResult("written", file=condition.path))
             return f'"{condition.path}" {"not in" if condition.no else "in"} ${{{found.files}}}'
-        return f"{self._to_number(condition.value).number} {condition.comparison}"
+        number = self._to_number(condition.value).number
+        if isinstance(condition.value, m.Count | m.HowMany):
+            self._memory.look_at_text()
+        return f"{number} {condition.comparison}"
 
     def _make_content(self, value: m.Value) -> str:
         if isinstance(value, m.Literally):
@@ -362,7 +380,7 @@ class Binder:
     def _make_contents(self, file: m.File) -> StepResult:
         latest = self._memory.latest
         if isinstance(file, m.FileBack) and latest is not None and latest.kind == "document":
-            return latest
+            return latest if latest is not self._memory.looked_at else self._read_again(latest)
         return self._read(self._paths.find_file(file))
 
     def _read(self, path: str) -> StepResult:

@@ -40,6 +40,10 @@ _BEFORE_GERUND = {
     ("after",),
     ("besides",),
 }
+_WISHES = {("i", "need"), ("i", "want"), ("i'd", "like"), ("would", "like"), ("we", "need")}
+_THINGS_TO_MAKE = word_set("file document folder directory")
+_THING_AT_MOST = 4
+"""The most words, with an article and adjectives, in which the thing that is wished for is named."""
 _ENDINGS = frozenset(".!?")
 _LINE_ENDS = frozenset("\n;")
 _COURTESIES_AT_MOST = 8
@@ -310,6 +314,13 @@ def _is_shouted(tokens: Sequence[Token], size: int) -> bool:
     return all(token.text.isupper() for token in tokens[-size - 1 :]) and not tokens[0].text.isupper()
 
 
+def _names_new_thing(tokens: Sequence[Token]) -> bool:
+    """Return whether these words name a file or a folder that is not there yet: `a file called x.txt`."""
+    words = keys_of(tokens)
+    named = not {"called", "named"}.isdisjoint(words) or any(token.kind == "file" for token in tokens)
+    return words[:1] in {("a",), ("an",)} and named and not _THINGS_TO_MAKE.isdisjoint(words[:_THING_AT_MOST])
+
+
 def _trim(piece: Sequence[Token], ending: str) -> Clause:
     """Return the instruction without courtesies and connectives around it."""
     tokens = [token for token in piece if token.kind != "newline"]
@@ -317,6 +328,8 @@ def _trim(piece: Sequence[Token], ending: str) -> Clause:
         return Clause(())
     at, gerund, asked = find_opening(tokens, 0)
     rest = tokens[at:]
+    if keys_of(tokens[at - 2 : at]) in _WISHES and _names_new_thing(rest):
+        rest = [tokens[at - 1]._replace(key="create"), *rest]  # `I need a file called ...`
     if gerund and rest:
         rest[0] = rest[0]._replace(key=_GERUNDS[rest[0].key])
     whole = tuple(rest)

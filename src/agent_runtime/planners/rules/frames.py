@@ -38,7 +38,9 @@ def _write_page(page: m.WebPage, files: tuple[m.File, ...]) -> m.Action:
 def _copy(content: m.Value, files: tuple[m.File, ...]) -> m.Action | None:
     match content, files:
         case m.Contents(file=m.NamedFile() as file, outright=False), (m.NamedFile() as to,):
-            return m.Transfer("copy_file", file, to)
+            return m.Transfer("copy_file", (file,), to)
+        case m.Back(sort="any", said="it" | "this" | "that" as said), (m.NamedFile() as to,):
+            return m.Transfer("copy_file", (m.FileBack(said),), to)
     return None if isinstance(content, m.Literally | m.Number) else m.Write(content, files)
 
 
@@ -133,9 +135,9 @@ _TODOS: list[Row] = [
     ("cross|strike|tick|check <t=todos> off my|the todo|task? list", _end("complete")),
     ("<t=named_todos> is|are $finished", _end("complete")),
     ("i'm|i_am? done_with <t=named_todos>", _end("complete")),
-    ("i|we have? finished|completed|done|did <t=named_todos>", _end("complete")),
+    ("i|we|i've|we've have? finished|completed|done|did <t=named_todos>", _end("complete")),
     ("$delete <t=todos> from|off|on|out_of|in $one $todolist", _end("delete")),
-    ("$delete <t=named_todos>", _end("delete")),
+    ("$delete <t=named_todos> from_my_list|from_the_list|off_my_list|off_the_list?", _end("delete")),
 ]
 
 
@@ -316,7 +318,7 @@ _SHOWING: list[Row] = [
     ("$show|open|list $me? <folder=surely>", lambda folder: show(m.Listing(folder))),
     (
         (
-            "make|create|write|generate|produce|prepare|do|provide|list|extract|build|calculate|compute|"
+            "make|create|write|generate|produce|prepare|do|provide|list|extract|take|build|calculate|compute|"
             "determine|find|work_out|run|collect $me? <values=made>"
         ),
         m.Show,

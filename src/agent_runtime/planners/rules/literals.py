@@ -48,6 +48,7 @@ _AFTER_THAT = DETERMINERS - {"that"} | word_set("i i'm i'll you he she we we're 
 """Words after which `that` can only report what is said; before others, as in `that is all`, it may be of the text."""
 _MOMENTS = word_set("time date datetime timestamp today tomorrow yesterday weekday day month year clock")
 _AROUND_MOMENTS = _MOMENTS | word_set("current and the a of local this exact precise now")
+_NUMBERED = word_set("todo task reminder item file document result")
 _DESCRIBING = word_set("about regarding for of on explaining describing concerning to with from in that which like")
 
 
@@ -182,6 +183,8 @@ def _find_description(tokens: Sequence[Token], words: Sequence[str], sure: str) 
         return f"does not say what the text is: {QUOTE_IT}"
     if _AROUND_MOMENTS.issuperset(words) and _MOMENTS & set(words) and tokens[0].text.islower():
         return f"may mean these words, or the time when the plan runs: only today's date can be looked up; {QUOTE_IT}"
+    if len(words) == 2 and words[0] in _NUMBERED and tokens[1].kind == "number":  # noqa: PLR2004
+        return f"may mean these words, or what it names: {QUOTE_IT}"
     if {"each", "every"} & set(words):
         return f"may speak of several things to be changed: {QUOTE_IT}"
     if {"above", "below", "before", "after", "between", "beneath"} & set(words[1:-1]) and tokens[0].text.islower():

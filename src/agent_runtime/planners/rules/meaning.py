@@ -226,10 +226,10 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Copy or move a file, to a path or into a folder. `renames`: only its name is to change."""
+    """Copy or move files: one to a path, or any number into a folder. `renames`: only its name is to change."""
 
     tool: Literal["copy_file", "move_file"]
-    file: File
+    files: tuple[File, ...]
     to: NamedFile | Folder
     renames: bool = False
 

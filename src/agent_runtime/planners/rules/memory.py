@@ -19,17 +19,19 @@ _NOUNS = {
     "count": _COUNTS,
 }
 """Nouns for numbers that say how the number was made."""
-_SORTS = {"summary": {"summary"}, "list": {"list"}, "lines": {"found"}, "text": {"document", "written"}}
+_SORTS = {"summary": {"summary"}, "list": {"list", "search"}, "lines": {"found"}, "text": {"document", "written"}}
 _WORKED_ON = frozenset({"document", "written"})
+_SINGULAR = frozenset({"it", "its", "this", "that"})
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """A result of earlier steps, as templates for each of its forms; None for a form that it lacks.
 
-    `kind` says what it is. `file` is the path where it is stored. `files` is the start of a reference to a list of
-    paths, `longest` a reference to the path of the longest text among them. `lists` is the folder that it lists. `many`
-    is the number of its items. `members` are several results at once, each remembered before.
+    `kind` says what it is; `search` is the list of the files of one name. `file` is the path where it is stored.
+    `files` is the start of a reference to a list of paths, `longest` a reference to the path of the longest text among
+    them. `lists` is the folder that it lists. `many` is the number of its items. `members` are several results at once,
+    each remembered before.
     """
 
     kind: str
@@ -46,13 +48,14 @@ class StepResult:
 
 class Memory:
     """The results so far, the newest last. `part` is the text being read, for errors. `file` and `folder` were
-    mentioned last.
+    mentioned last. `looked_at` is the text that was read for a condition.
     """
 
     def __init__(self) -> None:
         self.part = ""
         self.file: str | None = None
         self.folder: str | None = None
+        self.looked_at: StepResult | None = None
         self._got: list[StepResult] = []
 
     def remember(self, got: StepResult) -> StepResult:
@@ -69,6 +72,23 @@ class Memory:
         elif new is None:
             self._got = [got for got in self._got if got.kind != "written"]
 
+    def look_at_text(self) -> None:
+        """Remember that `it` is the text that a condition looks at, and not the number that it compares."""
+        text = self.find_latest(lambda got: got.kind in _WORKED_ON)
+        self.looked_at = self.remember(text or StepResult("condition"))
+
+    def is_file(self, back: Back) -> bool:
+        """Return whether `it` is the file mentioned last, and not a text that is in no file.
+
+        Raises: PlanningError where it may be the file, or something that was made of it.
+        """
+        latest = self.latest
+        if latest is None or self.file is None:
+            return latest is None
+        if latest.kind not in _WORKED_ON or (latest.file is not None and latest.file != self.file):
+            raise self.make_ambiguous_error(back.said)
+        return latest.file is not None
+
     @property
     def latest(self) -> StepResult | None:
         return self._got[-1] if self._got else None
@@ -77,16 +97,19 @@ class Memory:
         return next((got for got in reversed(self._got) if fits(got)), None)
 
     def make_unresolved_error(self, said: str) -> PlanningError:
-        return make_refusal(self.part, f"speaks of {said!r}, and nothing that came before it can be meant")
+        return make_refusal(self.part, f"speaks of {said!r}, and nothing that came before it can be meant: name it")
 
     def make_ambiguous_error(self, said: str) -> PlanningError:
-        return make_refusal(self.part, f"is ambiguous: {said!r} may be any of several things that came before")
+        return make_refusal(
+            self.part,
+            f"is ambiguous: {said!r} may be any of several things that came before: name the one that is meant",
+        )
 
     def thing(self, back: Back) -> StepResult:
         """Return the result that is meant, of any kind. Raises: PlanningError where none or several are possible."""
         if _is_plural(back):
             latest = self.latest
-            if latest is not None and (latest.kind in {"list", "found", "todo"} or len(self._got) == 1):
+            if latest is not None and (latest.kind in {"list", "search", "found", "todo"} or len(self._got) == 1):
                 return latest
             raise self.make_ambiguous_error(back.said) if latest else self.make_unresolved_error(back.said)
         kinds = _SORTS.get(back.sort)
@@ -125,6 +148,11 @@ class Memory:
             if sum(fits(member) for member in got.members) > 1:
                 raise self.make_ambiguous_error(back.said)
             if not got.members and fits(got):
+                singular = back.said in _SINGULAR
+                if (got.kind == "search" and singular) or (
+                    got is self.looked_at and back.sort == "any" and not singular
+                ):
+                    raise self.make_ambiguous_error(back.said)
                 return got
         raise self.make_unresolved_error(back.said)
 

@@ -35,7 +35,7 @@ class Paths:
         return memory.file
 
     def _find_one(self, file: m.SomeFile) -> str:
-        before = self._memory.find_latest(lambda got: got.kind == "list")
+        before = self._memory.find_latest(lambda got: got.kind in {"list", "search"})
         if not self._steps.toolbox.lists_files(self._memory.part):
             return self._find_first_in_text(before, file)
         if before is None or before.files is None or file.folder is not None:
@@ -99,4 +99,5 @@ class Paths:
             arguments["path"] = escape(path)
         if value.content is not None:
             arguments["content"] = escape(value.content)
-        return self._steps.make("list", role, arguments, title, many="count", files="matches")
+        kind = "search" if value.content is None and not set("*?[") & set(value.pattern) else "list"
+        return self._steps.make(kind, role, arguments, title, many="count", files="matches")

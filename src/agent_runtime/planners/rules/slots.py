@@ -111,6 +111,7 @@ READERS: Mapping[str, SlotReader] = {
     "file": lambda _, tokens: names.read_file(tokens),
     "holder": _read_holder,
     "files": _read_files,
+    "sources": lambda _, tokens: names.read_files(tokens),
     "newfile": _read_new_file,
     "newfiles": _read_new_files,
     "filename": _read_file_name,

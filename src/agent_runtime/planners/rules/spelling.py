@@ -9,6 +9,7 @@ from agent_runtime.planners.rules.frames import TABLE
 from agent_runtime.planners.rules.lexer import Token, tokenize
 from agent_runtime.planners.rules.patterns import Words
 from agent_runtime.planners.rules.values import QUESTIONS, VALUES
+from agent_runtime.planners.rules.vocabulary import POLITE
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _SHORTEST = 3
@@ -66,4 +67,5 @@ def _list_known() -> frozenset[str]:
     elements = (element for row in rows for element in row.elements)
     phrases = (phrase for element in elements if isinstance(element, Words) for phrase in element.alternatives)
     known = {word for phrase in phrases for word in phrase if len(word) >= _SHORTEST}
+    known.update(word for phrase in POLITE for word in phrase.split() if len(word) >= _SHORTEST)
     return frozenset(known | {"words", "word", "lines", "line", "characters", "and", "then", "folder", "result"})

@@ -1,4 +1,4 @@
-"""The table of sentences that copy, move, rename and delete a file, and their actions."""
+"""The table of sentences that copy, move, rename and delete files, and their actions."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -8,18 +8,20 @@ from agent_runtime.planners.rules.values import Row
 
 
 def _transfer(tool: Literal["copy_file", "move_file"], *, renames: bool = False) -> Callable[..., m.Action | None]:
-    """Return the builder for one file and a path or folder. A file without a name of its own is not taken."""
+    """Return the builder for files and a path or folder. A file without a name of its own is not taken."""
 
-    def build(file: m.File, to: m.NamedFile | m.Folder) -> m.Action | None:
-        return None if isinstance(file, m.SomeFile) else m.Transfer(tool, file, to, renames)
+    def build(files: tuple[m.File, ...], to: m.NamedFile | m.Folder) -> m.Action | None:
+        if any(isinstance(file, m.SomeFile) for file in files) or (len(files) > 1 and isinstance(to, m.NamedFile)):
+            return None
+        return m.Transfer(tool, files, to, renames)
 
     return build
 
 
 TRANSFERS: list[Row] = [
-    ("copy|duplicate|clone|back_up|backup <file> $at <to=surely>", _transfer("copy_file")),
-    ("move|mv <file> $at <to=surely>", _transfer("move_file")),
-    ("move|mv <file> to|into <to=newfile>", _transfer("move_file")),
-    ("rename <file> to|as|into <to=newfile>", _transfer("move_file", renames=True)),
-    ("delete|remove|get_rid_of|discard <files=newfiles>", m.DeleteFiles),
+    ("copy|duplicate|clone|back_up|backup <files=sources> $at <to=surely>", _transfer("copy_file")),
+    ("move|mv <files=sources> $at <to=surely>", _transfer("move_file")),
+    ("move|mv <files=sources> to|into <to=newfile>", _transfer("move_file")),
+    ("rename|change_the_name_of <files=sources> to|as|into <to=newfile>", _transfer("move_file", renames=True)),
+    ("delete|remove|get_rid_of|discard|throw_away <files=newfiles>", m.DeleteFiles),
 ]

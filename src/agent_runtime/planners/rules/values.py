@@ -66,9 +66,9 @@ _COUNTS: list[Row] = [
     ("$the? $short? <measure> count|counts|total of|for|in|from <of=text>", _count),
     ("its|their <measure> count", _count),
     ("how_many <measure> are_there|there_are|are|is? in|inside|within <of=text>", _count),
-    ("how_many <measure> does|do|did <of=text> have|contain|hold|has", _count),
+    ("how_many <measure> does|do|did|has|have <of=text> have|contain|hold|has|got", _count),
     ("how_many <measure> <of=text> has|have|contains|contain|holds", _count),
-    ("how_many <of=things> are|is|do|exist there|there_are|i_have|we_have|have_i?", m.HowMany),
+    ("how_many <of=things> are|is|do|exist there|there_are|i_have|we_have|have_i|i_have_left|i_still_have?", m.HowMany),
     ("how_many <of=kinds> are|is|exist there? <folder=where>", lambda of, folder: m.HowMany(_search_in(of, folder))),
     ("how_many <of=things>", m.HowMany),
     ("how_many <measure> it|that|the_file|this has|contains|have|holds", _count),
@@ -113,7 +113,7 @@ _LINES: list[Row] = [
     ("how_many $occurrences <query> are_there|there_are|are|is? $in <of=text>", _count_each),
     ("how_often|how_many_times does|do|is|are|did? $the? word|text|phrase? <query> $occur $in <of=text>", _count_each),
     ("$the? $lines $containing <query> $in <of=text>", m.LinesWith),
-    ("$the? $lines $in <of=text> $containing <query>", m.LinesWith),
+    ("$the|every|each? $lines $in <of=text> $containing <query> in_it|in_them?", m.LinesWith),
     ("$the? <query=keyword> lines|mentions $in <of=text>", m.LinesWith),
     ("$the? $lines $containing <query>", lambda query: m.LinesWith(IT, query)),
 ]
@@ -132,10 +132,13 @@ _FILES: list[Row] = [
     ("$the? <pattern=glob> $in <folder>", _search),
     ("<pattern=glob>", _search),
     (
-        "$the? $files|file $containing $the? text|word|words|phrase|string? <content=query> $in <folder=searched>",
+        (
+            "$the|what|which? $files|file $containing $the? text|word|words|phrase|string? <content=query> $in "
+            "<folder=searched>"
+        ),
         _search,
     ),
-    ("$the? $files|file $containing $the? text|word|words|phrase|string? <content=query>", _search),
+    ("$the|what|which? $files|file $containing $the? text|word|words|phrase|string? <content=query>", _search),
     ("$the? $short? $files|file|everything that_are|which_are|located|stored? $in <folder>", _in_folder),
     (
         "$the? $short? list|listing|names|name of $the? $files|file|contents|everything $there? $in <folder>",
@@ -177,14 +180,11 @@ _ABOUT_FILES: list[Row] = [
     ("what is|are there|stored|contained? in|inside|on|within <folder=namedfolder>", _in_folder),
     ("what does|do|did <file> say|contain|hold|read|include|have_in_it|look_like", m.Contents),
     ("what does|do|did <values=derived> say|contain|hold|read|look_like", lambda values: values),
+    ("in $the|what|which? $files|file does|do|is|are $the? word|text|phrase? <content=query> $occur", _search),
     (
-        (
-            "what|which files|documents|file $contain|contain_the_word|contain_the_text <content=query> $in "
-            "<folder=surely>"
-        ),
-        _search,
+        "is|are|if|whether there? $the? word|text|phrase? <query> mentioned|listed|used|found? in|on <of=text>",
+        m.LinesWith,
     ),
-    ("what|which files|documents|file $contain|contain_the_word|contain_the_text <content=query>", _search),
     (
         (
             "what|which $files are|is|exist|do_i_have|do_we_have|do_you_see|can_you_see|live there|"
@@ -194,8 +194,8 @@ _ABOUT_FILES: list[Row] = [
     ),
     (
         (
-            "what|which $files are|is|exist|do_i_have|do_we_have|do_you_see|do_you_have there|"
-            "available|here|present|in_there?"
+            "what|which $files are|is|exist|do_i_have|do_we_have|do_you_see|do_you_have stored|there|"
+            "available? there|here|present|in_there?"
         ),
         lambda: m.Listing(m.ROOT),
     ),
@@ -264,5 +264,5 @@ _ABOUT_NUMBERS: list[Row] = [
         lambda values: m.Operation("+", tuple(values)),
     ),
 ]
-_PLAIN: list[Row] = [("what|which is|are <values>", lambda values: values)]
+_PLAIN: list[Row] = [("what|which is|are written|stored? <values>", lambda values: values)]
 QUESTIONS = Table([*_ABOUT_FILES, *_ABOUT_TODOS, *_ABOUT_NUMBERS, *_PLAIN], WORDS)

@@ -22,7 +22,7 @@ WORDS = {
     "keep": "save|store|place|dump|export|keep|send",
     "word": "write|put|write_down|enter|type|set|record",
     "append": "append|add|log|note|note_down|attach|record",
-    "into": "to|into|in|inside|as|onto|under|in_to|on|out_to",
+    "into": "to|into|in|inside|as|under|in_to|out_to",
     "onto": "to|onto|in|into|at_the_end_of|to_the_end_of|to_the_bottom_of|at_the_bottom_of|on_to|on|to_the_tail_of",
     "end": "at_the_end_of|to_the_end_of|to_the_bottom_of|at_the_bottom_of|onto_the_end_of",
     "make": "create|make|write|generate|add|start|produce|set_up|build|save|prepare|new|put_together",
@@ -195,7 +195,7 @@ _MOVE = (
     "does not say which file goes where, as 'move a.txt to b.txt', 'move a.txt to the docs folder' and 'rename a.txt "
     "to b.txt' do"
 )
-HINTS = {"delete": _DELETE, "remove": _DELETE, "move": _MOVE, "rename": _MOVE}
+HINTS = {"delete": _DELETE, "remove": _DELETE, "clear": _DELETE, "move": _MOVE, "rename": _MOVE}
 """What can be said with a verb that has only these forms."""
 
 CONTENT_WORDS = word_set(
