@@ -172,7 +172,7 @@ async def test_a_server_that_lists_nothing_at_first_is_waited_for(tmp_path: Path
         ({"content": [{"type": "resource", "resource": None}]}, '{"type":"resource","resource":null}'),
         (
             {"content": [{"type": "text", "text": "a"}, {"type": "image", "data": "aGFsbG8="}]},
-            "a\n[image, 5 bytes, not kept]",
+            "a\n[image, 5 bytes, not kept: only PNG, JPEG, GIF and WebP are]",
         ),
         ({"toolResult": {"content": [{"type": "text", "text": "old"}]}}, "old"),
         ([{"type": "text", "text": "a list"}], "a list"),
@@ -201,7 +201,7 @@ async def test_structured_content_is_kept_whatever_its_shape(reach: Reach, resul
 
 async def test_a_result_with_nothing_but_a_picture_is_binary_and_says_so(reach: Reach) -> None:
     stored = await call_for(reach, {"content": [{"type": "image", "data": "aGFsbG8=", "mimeType": "image/png"}]})
-    assert (stored.binary, stored.text) == (True, "[image, image/png, 5 bytes, not kept]")
+    assert (stored.binary, stored.text) == (True, "[image, image/png, 5 bytes, not kept: its content is not image/png]")
 
 
 HALF = r'{"content":[{"type":"text","text":"a \ud83d"},{"type":"text","text":"\udc00\ud83d\ude00 \\ud83d"}]}'

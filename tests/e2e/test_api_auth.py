@@ -54,6 +54,7 @@ CALLS = [
     ("GET", "/v1/tasks/ID/plan/revisions", "read"),
     ("GET", "/v1/tasks/ID/plan/diff", "read"),
     ("GET", "/v1/tasks/ID/planning", "read"),
+    ("GET", "/v1/tasks/ID/images/DIGEST", "read"),
     ("GET", "/v1/tasks/ID/conversations", "read"),
     ("GET", "/v1/state/AGENT/THREAD", "read"),
     ("PUT", "/v1/state/AGENT/THREAD", "submit"),

@@ -15,6 +15,7 @@ import pytest
 
 from callers import serve_with_keys
 from command_line import ledger_call
+from painting import RED, images_of, painting_plan, serve_painter
 from serving import PATIENCE_S, Service, free_port, sums
 from slow_tools import slow_service
 
@@ -216,3 +217,15 @@ def test_the_example_of_the_page_runs_in_node(service: Service, tmp_path: Path) 
     first, last = shown.split("...")[0], shown.split("...")[-1]
     assert done.stdout.startswith(first)
     assert done.stdout.endswith(last)
+
+
+def test_an_image_of_a_result_is_loaded(tmp_path: Path) -> None:
+    with serve_painter(tmp_path) as service:
+        task_id = service.complete_task(plan=painting_plan("red"))
+        (image,) = images_of(service, task_id)
+        code = f"""
+const blob = await client.loadImage({json.dumps(task_id)}, {json.dumps(image["digest"])});
+print([blob.type, blob.size]);
+print((await failure(() => client.loadImage({json.dumps(task_id)}, "sha256:0"))).code);
+"""
+        assert run(code, url=service.url) == [["image/png", len(RED)], "image_not_found"]

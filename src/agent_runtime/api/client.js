@@ -288,6 +288,12 @@ export class Client {
     return this.call(`${this.#path(id)}/audit`);
   }
 
+  /** Return an image in a result of the task, which `tool.returned` names. @param {string} id @param {string} digest */
+  async loadImage(id, digest) {
+    const response = await this.send("GET", this.#path(id, "images", digest));
+    return response.blob().catch((error) => { throw this.#lost(error); });
+  }
+
   /** Return the whole catalogue. @returns {Promise<any[]>} */
   async listTools() {
     const tools = [];

@@ -47,6 +47,7 @@ STATUS_OF: Mapping[type[AgentRuntimeError], int] = {
     err.InvalidInputError: 422,
     err.ScopeMissingError: 403,
     err.TaskNotFoundError: 404,
+    err.ImageNotFoundError: 404,
     err.StateNotFoundError: 404,
     err.StateChangedError: 412,
     err.StateTooLargeError: 413,

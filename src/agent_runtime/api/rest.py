@@ -50,6 +50,7 @@ from agent_runtime.api.views import (
     time_of,
 )
 from agent_runtime.domain.approval import Answer, Approve, ApproveCall, Cancel, Decision, DenyCall, Reject, Resolve
+from agent_runtime.domain.images import IMAGE_TYPES
 from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import RerunSubmission
 
@@ -57,6 +58,11 @@ tasks = APIRouter(prefix="/v1/tasks", tags=["Tasks"], route_class=JsonRoute, str
 tools = APIRouter(prefix="/v1/tools", tags=["Tools"])
 models = APIRouter(prefix="/v1/models", tags=["Models"])
 
+_OF_IMAGES = {
+    "Cache-Control": "private, max-age=31536000, immutable",  # the digest is in the address
+    "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
+    "Vary": "Authorization",
+}
 _FAULTY_REGISTRY = {**refusals(409)[409], "description": "The tool registry has faults; `errors` names every one"}
 
 
@@ -114,6 +120,26 @@ async def list_tasks(query: Annotated[ListQuery, Query()], runtime: Service, cal
 async def get_task(request: Request, task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
     """Return the task with its plan, its steps and its open questions."""
     return await _answer(request, await runtime.tasks.get(task_id, caller))
+
+
+@tasks.get(
+    "/{task_id}/images/{digest}",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in IMAGE_TYPES},
+            "description": "The bytes of the image",
+        },
+        **refusals(404, 503),
+    },
+)
+@requires("read")
+async def get_image(task_id: TaskId, digest: str, runtime: Service, caller: CurrentCaller) -> Response:
+    """Return an image in the result of a call, which `tool.returned` names by this digest."""
+    image = await runtime.tasks.load_image(task_id, digest, caller)
+    name = f"{image.digest.removeprefix('sha256:')[:12]}.{image.media_type.removeprefix('image/')}"
+    headers = {**_OF_IMAGES, "Content-Disposition": f'inline; filename="{name}"'}
+    return Response(image.data, media_type=image.media_type, headers=headers)
 
 
 @tasks.delete("/{task_id}", status_code=204, responses=refusals(404, 409, 503))

@@ -117,6 +117,11 @@ class Client:
         """Return everything that an audit of the task needs; `agent-runtime audit verify --file` checks it."""
         return self._call(dict[str, Any], Request("GET", task_path(task_id, "audit")))
 
+    def load_image(self, task_id: str, digest: str) -> bytes:
+        """Return the bytes of an image in a result of the task: `tool.returned` has its digest and its media type."""
+        with self._send(Request("GET", task_path(task_id, "images", digest))) as response:
+            return response.read()
+
     def list_planning_attempts(self, task_id: str) -> dict[str, Any]:
         """Return what a language model was asked for the plans of a task, and what it answered."""
         return self._call(dict[str, Any], Request("GET", task_path(task_id, "planning")))

@@ -1,6 +1,6 @@
 """The limits of guarantee G11, as settings."""
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from agent_runtime.config.section import Section
 from agent_runtime.domain.references import ARGUMENT_BYTES
@@ -12,6 +12,7 @@ class LimitSettings(Section):
 
     While a server or a model cannot be reached, a task waits: for `outage_s` at most once its plan is approved, for
     `planning_outage_s` before; 0: not at all.
+    `image_bytes`: the largest image of a result that is kept; 0: none is. `task_image_bytes`: all images of a task.
     """
 
     prompt_bytes: PositiveInt = 64 * 1024
@@ -19,6 +20,8 @@ class LimitSettings(Section):
     body_bytes: PositiveInt = 1024 * 1024
     json_depth: PositiveInt = 64
     stored_result_bytes: PositiveInt = 256 * 1024
+    image_bytes: NonNegativeInt = 2 * 1024 * 1024
+    task_image_bytes: NonNegativeInt = 16 * 1024 * 1024
     state_bytes: PositiveInt = 256 * 1024
     argument_bytes: PositiveInt = ARGUMENT_BYTES
     journal_bytes: PositiveInt = JOURNAL_BYTES

@@ -4,6 +4,7 @@ AgentRuntimeError
 |- InvalidInputError            the caller's input is wrong; every fault is named
 |  `- InvalidPlanError          the plan is wrong; every fault is named
 |- TaskNotFoundError            no such task
+|- ImageNotFoundError           the task has kept no such image
 |- StateNotFoundError           a front end has saved no such state
 |- StateChangedError            the state is not at the revision that the caller has read
 |- StateTooLargeError           the state is over the limit
@@ -93,6 +94,15 @@ class TaskNotFoundError(AgentRuntimeError):
     def __init__(self, task_id: str) -> None:
         super().__init__(f"There is no task {task_id!r}.")
         self.task_id = task_id
+
+
+class ImageNotFoundError(AgentRuntimeError):
+    """No result of the task has an image with this digest that is kept."""
+
+    code = "image_not_found"
+
+    def __init__(self, task_id: str, digest: str) -> None:
+        super().__init__(f"Task {task_id!r} has no image {digest[:100]!r}.")
 
 
 class StateNotFoundError(AgentRuntimeError):

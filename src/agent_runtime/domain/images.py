@@ -29,15 +29,16 @@ class ImageReference(Value):
         """The words in the text of a result that say that the image is kept."""
         return f"kept as {self.digest[: len('sha256:') + _SHOWN_DIGITS]}"
 
+    @property
+    def reference(self) -> "ImageReference":
+        """The same without bytes."""
+        return ImageReference(digest=self.digest, media_type=self.media_type, size=self.size)
+
 
 class Image(ImageReference):
     """An image with its bytes. No event holds them."""
 
     data: bytes = Field(exclude=True, repr=False)
-
-    @property
-    def reference(self) -> ImageReference:
-        return ImageReference(digest=self.digest, media_type=self.media_type, size=self.size)
 
 
 def read_image(data: bytes) -> Image | None:

@@ -1,5 +1,7 @@
 """Results of calls, limited to what a journal can store and read back."""
 
+from collections.abc import Collection
+
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from agent_runtime.domain.errors import AgentRuntimeError
@@ -40,6 +42,21 @@ def _cut(result: StoredResult, text: bytes, output: bytes, limit: int) -> Stored
         "digest": digest_of_bytes(text + output),
     }
     return result.model_copy(update=update)
+
+
+def name_images(result: StoredResult, there: Collection[str], most_bytes: int) -> StoredResult:
+    """Return the result with references to those of its images that its task has, by their digests in `there`.
+
+    For the others there was no room in `most_bytes`, and its text says so.
+    """
+    text, named = result.text, []
+    for image in result.images:
+        if image.digest in there:
+            named.append(image.reference)
+        else:
+            why = f"a task has room for {most_bytes} bytes of images (limits.task_image_bytes)"
+            text = text.replace(image.mark, f"not kept: {why}")
+    return result.model_copy(update={"text": text, "images": tuple(named)})
 
 
 def make_unsent(error: AgentRuntimeError, *, unsent: bool) -> StoredResult:

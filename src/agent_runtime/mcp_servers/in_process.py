@@ -116,4 +116,4 @@ class InProcessConnection:
         await asyncio.wait([call])
         if call.cancelled():
             raise OutcomeUnknownError(f"{name}: the service stopped during the call.", may_pass=True)
-        return await convert_result(call.result(), self._redactor)
+        return await convert_result(call.result(), self._redactor, self._limits.image_bytes)

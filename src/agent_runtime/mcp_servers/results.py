@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonValue, canonical
+from agent_runtime.mcp_servers.images import ImageReader
 from agent_runtime.text.escaping import is_blank
 from agent_runtime.text.redaction import Redactor
 
@@ -24,15 +25,15 @@ _LONGEST_NAME = 256
 """The longest name of a tool in characters, twice what MCP advises: names are stored as keys in many places."""
 
 
-async def convert_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult:
+async def convert_result(raw: Mapping[str, Any], redactor: Redactor, image_bytes: int) -> StoredResult:
     """Convert a result as `to_stored_result`; a large one in a thread, because it would block the event loop (G9)."""
     if len(to_json(raw, inf_nan_mode="constants")) > _MUCH_BYTES:
-        return await asyncio.to_thread(to_stored_result, raw, redactor)
-    return to_stored_result(raw, redactor)
+        return await asyncio.to_thread(to_stored_result, raw, redactor, image_bytes)
+    return to_stored_result(raw, redactor, image_bytes)
 
 
-def to_stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult:
-    """Convert a `CallToolResult` into a whole, uncut result.
+def to_stored_result(raw: Mapping[str, Any], redactor: Redactor, image_bytes: int) -> StoredResult:
+    """Convert a `CallToolResult` into a whole, uncut result, with its images of up to `image_bytes` each.
 
     A result with none of the fields of MCP becomes structured content as a whole.
     """
@@ -43,9 +44,10 @@ def to_stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult
     if _FIELDS.isdisjoint(raw):
         old = raw.get("toolResult")  # as of 2024-10-07
         if isinstance(old, Mapping) and not _FIELDS.isdisjoint(old):
-            return to_stored_result(old, redactor)
+            return to_stored_result(old, redactor, image_bytes)
         output = old if old is not None else {name: raw[name] for name in raw if name not in _ENVELOPE} or None
-    blocks = [read_block(block) for block in _read_blocks(raw.get("content"))]
+    reader = ImageReader(image_bytes, redactor)
+    blocks = [_read_block(block, reader) for block in _read_blocks(raw.get("content"))]
     text = redactor.redact("\n".join(block.text for block in blocks))
     output = redactor.redact_json(output)
     return StoredResult(
@@ -54,6 +56,7 @@ def to_stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult
         is_error=is_error(raw),
         binary=output is None and bool(blocks) and all(block.named for block in blocks),
         size=len(text.encode()) + (0 if output is None else _measure(output)),
+        images=reader.images,
     )
 
 
@@ -81,51 +84,39 @@ def _read_blocks(content: JsonValue) -> list[JsonValue]:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """The text of one content block. `named` is True if the text only names data that is not stored,
-    such as a picture.
-    """
+class _Block:
+    """The text of one content block. `named` is True if the text only names data that is no text, such as an image."""
 
     text: str
     named: bool = False
 
 
-def read_block(block: JsonValue) -> Block:
+def _read_block(block: JsonValue, reader: ImageReader) -> _Block:
     """Return the text of a content block; a block that MCP does not define is shown as JSON."""
     match block:
         case str():
-            return Block(block)
+            return _Block(block)
         case {"type": "image" | "audio" as kind, "data": str() as data}:
-            return Block(_describe_data(kind, block.get("mimeType"), data), named=True)
+            return _Block(reader.read(kind, block.get("mimeType"), data), named=True)
         case {"type": "resource", "resource": {"text": str() as text}}:
-            return Block(text)
+            return _Block(text)
         case {"type": "resource", "resource": {"blob": str() as blob} as resource}:
-            return Block(
-                _describe_data(to_text(resource.get("uri") or "resource"), resource.get("mimeType"), blob), named=True
-            )
+            kind = to_text(resource.get("uri") or "resource")
+            return _Block(reader.read(kind, resource.get("mimeType"), blob), named=True)
         case {"type": "resource_link", "uri": str() as uri}:
-            return Block(f"{to_text(block.get('title') or block.get('name') or 'resource')}: {uri}")
+            return _Block(f"{to_text(block.get('title') or block.get('name') or 'resource')}: {uri}")
         case {"type": "text", "text": None}:
-            return Block("")
+            return _Block("")
         case {"text": (str() | int() | float()) as text} if block.get("type", "text") in {"text", None}:
-            return Block(to_text(text))
+            return _Block(to_text(text))
         case None:
-            return Block("")
-    return Block(to_text(block))
+            return _Block("")
+    return _Block(to_text(block))
 
 
 def to_text(value: JsonValue) -> str:
     """Return a text unchanged, and any other value as JSON."""
     return value if isinstance(value, str) else to_json(value, inf_nan_mode="constants").decode()
-
-
-_BASE64_BYTES, _BASE64_CHARACTERS = 3, 4
-
-
-def _describe_data(kind: str, media_type: JsonValue, data: str) -> str:
-    size = len(data.rstrip("=")) * _BASE64_BYTES // _BASE64_CHARACTERS
-    said = f", {media_type}" if isinstance(media_type, str) and media_type else ""
-    return f"[{kind}{said}, {size} bytes, not kept]"
 
 
 def _measure(value: JsonValue) -> int:

@@ -308,7 +308,9 @@ class SessionConnection:
             del self._calls[call.request_id]
             if self._retired and not self._calls:
                 self.stop()
-        return raw if isinstance(raw, StoredResult) else await convert_result(unwrap_answer(raw), self._redactor)
+        if isinstance(raw, StoredResult):
+            return raw
+        return await convert_result(unwrap_answer(raw), self._redactor, self._limits.image_bytes)
 
     async def judge_error(self, call: AwaitedCall, error: Exception) -> StoredResult:
         """Return the definite result that an error of the call amounts to, or raise the error for the caller."""

@@ -208,6 +208,8 @@ class Broker:
             log.warning("outcome_unknown", task_id=run.task.task_id, step_id=intent.step_id, reason=str(error))
             answered, reason, outage = False, str(error), error if error.may_pass else None
         duration_ms = 0.0 if trouble else round((time.perf_counter() - began) * 1000, 3)
+        if result is not None and result.images:  # they are durable before the event that names them
+            result = await run.save_images(result, self._limits.task_image_bytes)
         kept = fit_result(result, self._limits.stored_result_bytes) if result else None
         return Outcome(intent, kept, duration_ms, answered=answered, reason=reason, trouble=trouble, outage=outage)
 

@@ -14,7 +14,10 @@ from agent_runtime.domain.errors import (
     StoreUnavailableError,
 )
 from agent_runtime.domain.events import Event, EventRecord, ModelAnswered, TaskClaimed, ToolReturned
+from agent_runtime.domain.images import Image
+from agent_runtime.domain.kept_results import name_images
 from agent_runtime.domain.task import Task, expect_unchanged
+from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.live.posts import Posts
 from agent_runtime.services.ports import TaskStore
@@ -135,6 +138,20 @@ class Run:
         self._committed, self.task, self._staged, self.is_behind = fresh, fresh, [], False
         if not fresh.terminal:
             self.stage(*facts)
+
+    async def save_images(self, result: StoredResult, most_bytes: int) -> StoredResult:
+        """Save the images of a result, and return it with references to those that its task has. While the store is
+        unavailable, wait for it.
+        """
+        images = [image for image in result.images if isinstance(image, Image)]
+        pauses = _Pauses(self.task.task_id)
+        while True:
+            try:
+                there = await self._store.save_images(self.task.task_id, images, most_bytes)
+            except StoreUnavailableError as error:
+                await pauses.after(error)
+            else:
+                return name_images(result, there, most_bytes)
 
     async def _append(self, task: Task, events: Sequence[Event]) -> Task:
         pauses = _Pauses(task.task_id)

@@ -18,6 +18,7 @@ from agent_runtime.domain.errors import (
     DecisionRefusedError,
     DefinitionChangedError,
     Fault,
+    ImageNotFoundError,
     InvalidInputError,
     InvalidPlanError,
     PlanOutdatedError,
@@ -36,6 +37,7 @@ from agent_runtime.domain.events import (
     TaskSubmitted,
 )
 from agent_runtime.domain.feed import FeedEntry
+from agent_runtime.domain.images import Image
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.planning_attempts import PlanningAttempt
 from agent_runtime.domain.rerun import Rerun, RerunFrom
@@ -345,6 +347,14 @@ class TaskManager:
     async def load_stored_journal(self, task_id: str, caller: Caller) -> StoredJournal:
         """Return everything stored of a task, for the audit. Raises: TaskNotFoundError, StoreUnavailableError."""
         return await self._store.load_stored_journal(task_id)
+
+    async def load_image(self, task_id: str, digest: str, caller: Caller) -> Image:
+        """Return an image of a result. Raises: TaskNotFoundError, ImageNotFoundError, StoreUnavailableError."""
+        await self.get(task_id, caller)
+        image = await self._store.load_image(task_id, digest)
+        if image is None:
+            raise ImageNotFoundError(task_id, digest)
+        return image
 
     async def list_planning_attempts(self, task_id: str, caller: Caller) -> list[tuple[int, PlanningAttempt]]:
         """Return the attempts at plans of a task, each with its number. Raises: TaskNotFoundError."""
