@@ -4,6 +4,7 @@ The everyday suite takes one journey in two of these ways. Marked slow are all o
 """
 
 import itertools
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ pytestmark = [
 
 EVIL = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>\u202e\u2066\x1b[31m{{7*7}}'\"`&amp;"
 SHOWN = EVIL.replace("\u202e", r"\u202e").replace("\u2066", r"\u2066").replace("\x1b", r"\x1b")
+SERVERS = Path(__file__).parents[1] / "servers"
 LONG = "Averylongwordwithoutanyspace" * 12
 
 
@@ -168,6 +170,52 @@ def test_a_person_answers_an_unknown_outcome_after_a_restart_of_the_service(plac
         browser.press("Done")
         browser.until(f"{STATUS} === 'completed'")
         assert service.task(task_id)["approvals"][-1]["decision"] == "done"
+
+
+@pytest.mark.slow
+def test_a_person_answers_the_question_of_a_server(place: Place) -> None:
+    config = {"command": sys.executable, "args": ["-S", "-E", str(SERVERS / "asking_server.py")]}
+    House(place.folder).write_registry(config=config, tools={"*": {"effect": "read"}})
+    browser = place.browser
+    with place.serve() as service:
+        step = {"id": "s1", "kind": "tool", "server": "ledger", "tool": "form"}
+        task_id = service.submit(plan={"goal": "ask", "steps": [step]})
+        service.approve(task_id)
+        open_task(browser, service, task_id)
+        browser.until_shown("The server ledger asks you", "Dismiss")
+        place.judge()
+        browser.press("Answer")
+        browser.until_shown("content.name")
+        place.judge()
+        browser.write("name", LONG)
+        browser.press("Answer")
+        browser.until(f"{STATUS} === 'completed'")
+        place.judge()
+        assert service.task(task_id)["approvals"][-1]["decision"] == "accept"
+
+
+@pytest.mark.slow
+def test_a_person_edits_the_arguments_of_a_call(place: Place) -> None:
+    House(place.folder).write_registry(tools={"look": {"effect": "read", "idempotent": True}})
+    look = {"id": "look", "kind": "tool", "server": "ledger", "tool": "look", "arguments": {"label": "one"}}
+    arguments = {"path": "said.txt", "content": "${look.text}"}
+    save = {"id": "save", "kind": "tool", "server": "filesystem", "tool": "write_file", "arguments": arguments}
+    browser = place.browser
+    with place.serve() as service:
+        task_id = service.submit(plan={"goal": "save", "steps": [look, save]})
+        service.approve(task_id)
+        open_task(browser, service, task_id)
+        browser.until_shown("May step save make this call?")
+        browser.press("Edit the arguments")
+        browser.until_shown("Nothing is changed yet.")
+        place.judge()
+        browser.page.get_by_label("content", exact=True).fill(LONG)
+        browser.until_shown("Changed: content.")
+        place.judge()
+        browser.press("Approve with these arguments")
+        browser.until(f"{STATUS} === 'completed'")
+        place.judge()
+        assert service.task(task_id)["approvals"][-1]["edited_digest"] is not None
 
 
 @pytest.mark.slow
