@@ -10,7 +10,11 @@ _PLACEHOLDER = re.compile(
     r"|\$\{(?!(?:env|file):[^{}])[^{}]*\}"  # ${TOKEN}, ${TOKEN:-default}, ${input:token}, ${workspaceFolder}
     r"|(?<!\$)\{env:[^{}]*\}"  # {env:TOKEN}
 )
-_NAMED = re.compile(r"\$?\{\{?\s*(?:[a-z]+[:.])?(?P<name>[a-z_]\w*)\s*(?::?[-=?].*)?\}\}?", re.IGNORECASE | re.DOTALL)
+_NAMED = re.compile(
+    r"\$?\{\{?\s*(?:input:(?P<question>[a-z_][\w-]*)|(?:[a-z]+[:.])?(?P<name>[a-z_]\w*))\s*(?::?[-=?].*)?\}\}?",
+    re.IGNORECASE | re.DOTALL,
+)
+_FOLDERS = {"workspaceFolder": ".", "userHome": "${env:HOME}"}
 _DOLLAR = re.compile(r"(?:\S*[\s=:])?\$[A-Z_][A-Z0-9_]+")
 """`$TOKEN` as a whole value, or at its end. It may be a password, so it is not shown."""
 
@@ -25,10 +29,8 @@ def without_placeholders(text: str) -> str:
 def correct_placeholders(text: str) -> Iterator[str]:
     """Yield what to write instead of each variable in the notation of another program, as a sentence."""
     for match in _PLACEHOLDER.finditer(text):
-        shown = one_line(match[0][:_LONGEST_SHOWN])
-        named = _NAMED.fullmatch(match[0])
-        instead = f": write ${{env:{named['name']}}}" if named else ""
-        yield f"{shown} is not replaced, but passed on unchanged; {_OURS}{instead}"
+        shown, instead = one_line(match[0][:_LONGEST_SHOWN]), _find_replacement(match[0])
+        yield f"{shown} is not replaced, but passed on unchanged; {_OURS}" + (f": write {instead}" if instead else "")
     if _DOLLAR.fullmatch(text):
         yield f"a variable written as $NAME is not replaced, but passed on unchanged; {_OURS}"
 
@@ -37,21 +39,18 @@ _OURS = "only ${env:NAME} and ${file:/path} are replaced"
 
 
 def convert_placeholders(text: str) -> str:
-    """Return the text with each variable in the notation of another program as `${env:NAME}`, if it has a name."""
+    """Return the text with what to write instead of each variable in the notation of another program, if it has a
+    name.
+    """
     if whole := re.fullmatch(r"\$([A-Za-z_]\w*)", text):
         return f"${{env:{whole[1]}}}"
-    return _PLACEHOLDER.sub(_convert, text)
+    return _PLACEHOLDER.sub(lambda match: _find_replacement(match[0]) or match[0], text)
 
 
-def _convert(match: re.Match[str]) -> str:
-    kind, _, name = re.sub(r":[-=?].*$", "", match[0].strip("${} "), flags=re.DOTALL).rpartition(":")
-    name = name.removeprefix("secrets.")
-    if name in _FOLDERS:
-        return _FOLDERS[name]
-    named = re.sub(r"\W+", "_", name).strip("_")
-    if not named or named[0].isdigit():
-        return match[0]
-    return f"${{env:{named.upper() if kind == 'input' else named}}}"
-
-
-_FOLDERS = {"workspaceFolder": ".", "userHome": "${env:HOME}"}
+def _find_replacement(written: str) -> str | None:
+    """Return what to write instead of one variable in the notation of another program; None if it has no name."""
+    found = _NAMED.fullmatch(written)
+    if found is None:
+        return None
+    name = found["name"] or found["question"].replace("-", "_").upper()
+    return _FOLDERS.get(name, f"${{env:{name}}}")

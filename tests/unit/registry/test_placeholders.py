@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from agent_runtime.config import convert_placeholders
 from agent_runtime.domain.tools import HttpServer, StdioServer, ToolServer
 from agent_runtime.registry.placeholders import advise_on_placeholders
 from agent_runtime.registry.written_secrets import remember_written_secrets
@@ -40,23 +41,28 @@ def test_the_spelling_of_other_clients_is_named_with_what_to_write(entry: ToolSe
 
 
 @pytest.mark.parametrize(
-    ("written", "name"),
+    ("written", "instead"),
     [
-        ("${TOKEN:-none}", "TOKEN"),
-        ("${ENV:TOKEN}", "TOKEN"),
-        ("${input:token}", "token"),
-        ("${env.TOKEN}", "TOKEN"),
-        ("{env:TOKEN}", "TOKEN"),
-        ("${{ secrets.TOKEN }}", "TOKEN"),
+        ("${TOKEN:-none}", "${env:TOKEN}"),
+        ("${TOKEN-none}", "${env:TOKEN}"),
+        ("${ENV:TOKEN}", "${env:TOKEN}"),
+        ("${input:my-token}", "${env:MY_TOKEN}"),
+        ("${env.TOKEN}", "${env:TOKEN}"),
+        ("{env:TOKEN}", "${env:TOKEN}"),
+        ("${{ secrets.TOKEN }}", "${env:TOKEN}"),
+        ("${workspaceFolder}", "."),
+        ("${userHome}", "${env:HOME}"),
         ("${env:}", None),
         ("${}", None),
         ("${a b}", None),
+        ("${1}", None),
     ],
 )
-def test_the_name_of_the_variable_is_found_in_each_spelling(written: str, name: str | None) -> None:
+def test_the_advice_is_what_an_import_writes(written: str, instead: str | None) -> None:
     (advice,) = advise_on_placeholders([stdio(env={"KEY": f"x{written}"})])
     assert advice.message.startswith(f"config.env.KEY: {written} is not replaced")
-    assert advice.message.endswith(f": write ${{env:{name}}}" if name else "are replaced")
+    assert advice.message.endswith(f": write {instead}" if instead else "are replaced")
+    assert convert_placeholders(f"x{written}") == f"x{instead or written}"
 
 
 @pytest.mark.parametrize("value", ["$TOKEN", "Bearer $TOKEN"])
