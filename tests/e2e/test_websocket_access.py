@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from websockets.sync.connection import Connection
 
-from agent_runtime.api.websocket import DECISIONS
+from agent_runtime.api.decisions import DECISIONS
 from callers import KeyedService, serve_with_keys
 from serving import read_everything
 from sockets import messages_of, next_message, open_socket, send

@@ -17,6 +17,7 @@ from pydantic_core import to_json
 
 from agent_runtime.api import bodies
 from agent_runtime.api.catalogue import tools_page
+from agent_runtime.api.decisions import DECISIONS
 from agent_runtime.api.event_pages import read_event_page
 from agent_runtime.api.plan_views import diff_view, planning_view
 from agent_runtime.api.problems import problem_of
@@ -30,7 +31,7 @@ from agent_runtime.client.errors import read_error
 from agent_runtime.client.frames import END, Frame, FrameReader
 from agent_runtime.client.requests import Request, Url
 from agent_runtime.client.retries import Retries
-from agent_runtime.domain import approval
+from agent_runtime.domain.approval import Decision, Edit
 from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import AgentRuntimeError
 from agent_runtime.services.task_manager import RerunSubmission
@@ -123,7 +124,7 @@ class _Asked:
     def repeat_key(self) -> RepeatKey:
         return RepeatKey(self.headers.get("Idempotency-Key"), digest_body(self.body))
 
-    async def decide(self, decision: approval.Decision) -> bytes:
+    async def decide(self, decision: Decision) -> bytes:
         """Make a decision, and return the task."""
         return to_json(task_view(await self.runtime.tasks.decide(self.task_id, decision, ANYBODY)))
 
@@ -176,45 +177,19 @@ async def _compare(asked: _Asked) -> bytes:
     return to_json(diff_view(await asked.runtime.tasks.read_revisions(asked.task_id, ANYBODY), query))
 
 
-async def _approve(asked: _Asked) -> bytes:
-    body = bodies.ApproveRequest.read(asked.body)
-    return await asked.decide(approval.Approve(digest=body.plan_digest, comment=body.comment))
-
-
-async def _reject(asked: _Asked) -> bytes:
-    return await asked.decide(approval.Reject(reason=bodies.RejectRequest.read(asked.body).reason))
-
-
-async def _revise(asked: _Asked) -> bytes:
-    return await asked.decide(approval.Revise(feedback=bodies.ReviseRequest.read(asked.body).feedback))
-
-
 async def _edit(asked: _Asked) -> bytes:
     digest = asked.headers["If-Match"].strip('"')
-    return await asked.decide(approval.Edit(plan=bodies.PlanBody.read(asked.body), digests=frozenset([digest])))
+    return await asked.decide(Edit(plan=bodies.PlanBody.read(asked.body), digests=frozenset([digest])))
 
 
-async def _cancel(asked: _Asked) -> bytes:
-    return await asked.decide(approval.Cancel(reason=bodies.CancelRequest.read(asked.body).reason))
+def _decide(kind: str, name: str | None = None) -> Callable[[_Asked], Awaitable[bytes]]:
+    """Return what makes a decision of this kind. `name`: the field of which the path has the value."""
 
+    async def decide(asked: _Asked) -> bytes:
+        named = {} if name is None else {name: asked.parts[1]}
+        return await asked.decide(DECISIONS[kind].read({**asked.body, **named}))
 
-async def _resolve(asked: _Asked) -> bytes:
-    return await asked.decide(approval.Resolve(**dict(bodies.ResolveRequest.read(asked.body))))
-
-
-async def _approve_call(asked: _Asked) -> bytes:
-    body = bodies.ApproveCallRequest.read(asked.body)
-    return await asked.decide(approval.ApproveCall(call_id=asked.parts[1], **dict(body)))
-
-
-async def _deny_call(asked: _Asked) -> bytes:
-    body = bodies.CallDecisionRequest.read(asked.body)
-    return await asked.decide(approval.DenyCall(call_id=asked.parts[1], **dict(body)))
-
-
-async def _answer_question(asked: _Asked) -> bytes:
-    body = bodies.AnswerRequest.read(asked.body)
-    return await asked.decide(approval.Answer(question_id=asked.parts[1], **dict(body)))
+    return decide
 
 
 async def _list_tools(asked: _Asked) -> bytes:
@@ -247,15 +222,15 @@ _HANDLERS: tuple[tuple[str, re.Pattern[str], Callable[[_Asked], Awaitable[bytes]
         ("GET", f"{_TASK}/events", _list_events),
         ("GET", f"{_TASK}/planning", _list_attempts),
         ("GET", f"{_TASK}/plan/diff", _compare),
-        ("POST", f"{_TASK}/approve", _approve),
-        ("POST", f"{_TASK}/reject", _reject),
-        ("POST", f"{_TASK}/revise", _revise),
+        ("POST", f"{_TASK}/approve", _decide("approve")),
+        ("POST", f"{_TASK}/reject", _decide("reject")),
+        ("POST", f"{_TASK}/revise", _decide("revise")),
         ("PUT", f"{_TASK}/plan", _edit),
-        ("POST", f"{_TASK}/cancel", _cancel),
-        ("POST", f"{_TASK}/resolve", _resolve),
-        ("POST", f"{_TASK}/calls/([^/]+)/approve", _approve_call),
-        ("POST", f"{_TASK}/calls/([^/]+)/deny", _deny_call),
-        ("POST", f"{_TASK}/answers/([^/]+)", _answer_question),
+        ("POST", f"{_TASK}/cancel", _decide("cancel")),
+        ("POST", f"{_TASK}/resolve", _decide("resolve")),
+        ("POST", f"{_TASK}/calls/([^/]+)/approve", _decide("approve_call", "call_id")),
+        ("POST", f"{_TASK}/calls/([^/]+)/deny", _decide("deny_call", "call_id")),
+        ("POST", f"{_TASK}/answers/([^/]+)", _decide("answer", "question_id")),
         ("GET", "/v1/tools", _list_tools),
         ("POST", "/v1/tools/refresh", _refresh_tools),
         ("GET", "/v1/tools/status", _list_servers),

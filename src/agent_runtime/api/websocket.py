@@ -6,9 +6,8 @@ once, by a message with the event `reply`; `to` is the `id` that the client gave
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -16,19 +15,9 @@ from fastapi import WebSocket, WebSocketDisconnect
 from pydantic_core import to_json
 
 from agent_runtime.api.auth import Authenticator, caller_of
-from agent_runtime.api.bodies import (
-    AnswerRequest,
-    ApproveCallRequest,
-    ApproveRequest,
-    Body,
-    CallDecisionRequest,
-    CancelRequest,
-    RejectRequest,
-    ResolveRequest,
-    ReviseRequest,
-    ShortText,
-)
+from agent_runtime.api.bodies import Body, ShortText
 from agent_runtime.api.closing import ENDED, STOPPING, STOPS, TOO_LARGE, UNSUPPORTED, close_code, close_reason
+from agent_runtime.api.decisions import DECISIONS
 from agent_runtime.api.edge import too_large
 from agent_runtime.api.frames import View, frames_after, json_message, piece_frames
 from agent_runtime.api.json_bodies import off_loop, parse_json
@@ -38,17 +27,6 @@ from agent_runtime.api.stream import Request, Streams, read_request
 from agent_runtime.api.task_ids import known_form
 from agent_runtime.api.views import root_path_of
 from agent_runtime.bootstrap import Runtime
-from agent_runtime.domain.approval import (
-    Answer,
-    Approve,
-    ApproveCall,
-    Cancel,
-    Decision,
-    DenyCall,
-    Reject,
-    Resolve,
-    Revise,
-)
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import AgentRuntimeError, TaskNotFoundError
 from agent_runtime.domain.events import EventRecord
@@ -64,44 +42,8 @@ _FIRST_MESSAGE_S = 0.25
 _LONGEST_ID = 256
 
 
-class _CallMessage(CallDecisionRequest):
-    call_id: ShortText
-
-
-class _ApproveCallMessage(ApproveCallRequest):
-    call_id: ShortText
-
-
-class _AnswerMessage(AnswerRequest):
-    question_id: ShortText
-
-
 class _ResumeMessage(Body):
     after: ShortText
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionMessage:
-    """A kind of decision: the scopes of which its caller needs one, its fields, and the decision that they make."""
-
-    scopes: tuple[str, ...]
-    fields: type[Body]
-    make: Callable[[Any], Decision]
-
-
-DECISIONS: Mapping[str, DecisionMessage] = {
-    "approve": DecisionMessage(
-        ("approve",), ApproveRequest, lambda given: Approve(digest=given.plan_digest, comment=given.comment)
-    ),
-    "reject": DecisionMessage(("approve",), RejectRequest, lambda given: Reject(**dict(given))),
-    "revise": DecisionMessage(("submit", "approve"), ReviseRequest, lambda given: Revise(**dict(given))),
-    "cancel": DecisionMessage(("submit", "approve"), CancelRequest, lambda given: Cancel(**dict(given))),
-    "resolve": DecisionMessage(("approve",), ResolveRequest, lambda given: Resolve(**dict(given))),
-    "approve_call": DecisionMessage(("approve",), _ApproveCallMessage, lambda given: ApproveCall(**dict(given))),
-    "deny_call": DecisionMessage(("approve",), _CallMessage, lambda given: DenyCall(**dict(given))),
-    "answer": DecisionMessage(("approve",), _AnswerMessage, lambda given: Answer(**dict(given))),
-}
-"""The decisions by the `type` of their message; their scopes are those of the same decisions over REST."""
 
 
 class _GoneError(Exception):
@@ -295,7 +237,7 @@ class _TaskSocket:
             raise BadRequestError(f"There is no message of type {cut(kind, 40)!r}: use 'resume', {kinds}.")
         caller = await self._authenticate()
         require_scope(caller, decision.scopes, "this decision needs")
-        made = decision.make(decision.fields.read(fields))
+        made = decision.read(fields)
         task = await self._runtime.tasks.decide(self._task_id, made, caller)
         return {
             "task_id": task.task_id,

@@ -7,9 +7,9 @@ from starlette.routing import Route, WebSocketRoute
 
 from agent_runtime.api.agui_interrupts import scopes_of_decision
 from agent_runtime.api.app import ROUTERS
+from agent_runtime.api.decisions import DECISIONS
 from agent_runtime.api.mcp_server.definitions import TOOLS
 from agent_runtime.api.scopes import scopes_of
-from agent_runtime.api.websocket import DECISIONS
 from agent_runtime.domain.approval import (
     Answer,
     Approve,
