@@ -407,7 +407,7 @@ def _show_to_doors(
         servers=ground.pool,
         metrics=ground.metrics,
         planner=ground.planner.name,
-        revision_help=getattr(ground.planner, "revision_help", None),
+        revision_help=ground.planner.revision_help,
         model=ground.model,
         progress=services.progress,
         recovered=asyncio.Event(),

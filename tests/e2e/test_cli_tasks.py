@@ -212,11 +212,11 @@ def test_the_catalogue_says_what_is_unavailable_and_why(folder: Folder) -> None:
     assert "no-such-command" in printed
 
 
-@pytest.mark.slow
 def test_a_person_says_what_should_be_different_and_sees_the_new_plan_with_its_difference(folder: Folder) -> None:
     with terminal(folder, "run", "Add 15 and 27") as shown:
         shown.wait_for("[y/n/r] ")
         shown.type("r\n")
+        shown.wait_for("A plan can be changed by 'also ...', ")
         shown.wait_for("What should change? ")
         shown.type("then multiply the result by 2\n")
         shown.wait_for("+s2: ")
@@ -235,11 +235,23 @@ def test_a_person_who_asks_for_nothing_different_is_asked_again_and_ctrl_c_still
         shown.type("\n")
         shown.wait_for("What should change? Run this plan? [y/n/r] ")
         shown.type("r\n")
-        shown.wait_for("[y/n/r] What should change? ")
+        shown.wait_for("What should change? ")
         shown.interrupt()
         code, _ = shown.finish()
     assert code == 1
     assert "Cancelling task" in shown.shown
+
+
+@pytest.mark.slow
+def test_revise_without_words_asks_a_person_and_refuses_a_pipe(folder: Folder) -> None:
+    task_id = folder.propose_task()
+    assert "FEEDBACK: The feedback is empty: describe the changes." in folder("revise", task_id).stderr
+    with terminal(folder, "revise", task_id) as shown:
+        shown.wait_for("A plan can be changed by 'also ...', ")
+        shown.wait_for("What should change? ")
+        shown.type("then multiply the result by 2\n")
+        shown.wait_for("+s2: ")
+        assert shown.finish()[0] == 3
 
 
 @pytest.mark.slow

@@ -226,7 +226,7 @@ def test_the_doctor_misses_the_model_that_the_planner_needs(folder: Folder) -> N
 def test_the_doctor_builds_the_planner_of_the_operator(folder: Folder) -> None:
     (folder.path / "own.py").write_text(
         "class Planner:\n"
-        "    name, needs_model, builtin_first = 'mine', False, True\n"
+        "    name, needs_model, builtin_first, revision_help = 'mine', False, True, None\n"
         "    def __init__(self, model): ...\n"
         "    async def plan(self, request): ...\n",
         encoding="utf-8",

@@ -164,6 +164,7 @@ class HostilePlanner:
     name = "rules"
     needs_model = False
     builtin_first = False
+    revision_help = None
 
     def __init__(self, answer: Plan) -> None:
         self._answer = answer

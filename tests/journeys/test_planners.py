@@ -319,6 +319,7 @@ class Counting:
     name = "counting"
     needs_model = False
     builtin_first = True
+    revision_help = None
 
     def __init__(self, model):
         assert model is None

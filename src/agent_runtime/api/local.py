@@ -22,7 +22,7 @@ from agent_runtime.api.event_pages import read_event_page
 from agent_runtime.api.plan_views import diff_view, planning_view
 from agent_runtime.api.problems import problem_of
 from agent_runtime.api.searching import read_page
-from agent_runtime.api.service_views import changes_view, status_views
+from agent_runtime.api.service_views import changes_view, models_view, status_views
 from agent_runtime.api.submissions import RepeatKey, digest_body, make_submission
 from agent_runtime.api.views import created_view, page_view, task_view
 from agent_runtime.bootstrap import Runtime
@@ -207,6 +207,11 @@ async def _list_servers(asked: _Asked) -> bytes:
     return to_json(status_views(asked.runtime.registry, asked.runtime.servers))
 
 
+async def _show_models(asked: _Asked) -> bytes:
+    runtime = asked.runtime
+    return to_json(models_view(runtime.planner, runtime.revision_help, runtime.model))
+
+
 async def _reload_tools(asked: _Asked) -> bytes:
     return to_json(changes_view(await asked.runtime.reloader.reload()))
 
@@ -234,6 +239,7 @@ _HANDLERS: tuple[tuple[str, re.Pattern[str], Callable[[_Asked], Awaitable[bytes]
         ("GET", "/v1/tools", _list_tools),
         ("POST", "/v1/tools/refresh", _refresh_tools),
         ("GET", "/v1/tools/status", _list_servers),
+        ("GET", "/v1/models/status", _show_models),
         ("POST", "/v1/tools/reload", _reload_tools),
     )
 )

@@ -272,7 +272,7 @@ def _decisions(commands: _Commands) -> None:
     reject.add_argument("--call", metavar="CALL_ID", help="deny this call of the task instead of the plan")
     _client(reject, level="error")
     revise = _with_id(_add(commands, "revise", "commands:revise", "plan a task again, and show the new plan"))
-    revise.add_argument("feedback", metavar="FEEDBACK", help="the changes to the plan, in words")
+    revise.add_argument("feedback", nargs="?", metavar="FEEDBACK", help="the changes, in words; asked for without it")
     _client(revise)
     edit = _with_id(_add(commands, "edit", "editing:edit", "replace the plan of a task by an edited one, and show it"))
     edit.add_argument("file", metavar="FILE", help="the plan, JSON or YAML; - reads standard input")

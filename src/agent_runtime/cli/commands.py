@@ -6,7 +6,7 @@ from typing import Any
 
 from agent_runtime.cli import output
 from agent_runtime.cli.explaining import explain, hint
-from agent_runtime.cli.running import COMPLETED, FAILED, asked_calls, finish, follow, show_plan
+from agent_runtime.cli.running import COMPLETED, FAILED, ask_for_changes, asked_calls, finish, follow, show_plan
 from agent_runtime.cli.service import Service, connect
 from agent_runtime.client import Task
 from agent_runtime.domain.errors import Fault, InvalidInputError
@@ -133,10 +133,12 @@ def answer(options: argparse.Namespace) -> int:
 
 def revise(options: argparse.Namespace) -> int:
     """Plan a task again, and show the result. Return 3 while a plan awaits approval, new or not."""
-    if is_blank(options.feedback):
-        raise InvalidInputError([Fault("FEEDBACK", "The feedback is empty: describe the changes.")])
     with connect(options, resume=True) as service:
-        service.client.revise(options.task_id, options.feedback)
+        asks = options.feedback is None and output.is_person_there()
+        feedback = ask_for_changes(service.client) if asks else options.feedback
+        if feedback is None or is_blank(feedback):
+            raise InvalidInputError([Fault("FEEDBACK", "The feedback is empty: describe the changes.")])
+        service.client.revise(options.task_id, feedback)
         task = follow(options, service.client)
         if task["status"] == "awaiting_approval" and task["revision_failed"] is None:
             show_plan(service.client, task)

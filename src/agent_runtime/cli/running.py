@@ -85,7 +85,7 @@ def _ask(options: argparse.Namespace, client: Client, task: Mapping[str, Any]) -
     if not options.yes:
         if not output.is_person_there():
             return None
-        answer = _answer(digest)
+        answer = _answer(client, digest)
         if answer is None:
             return None
         if answer == "n":
@@ -122,7 +122,7 @@ def asked_calls(task: Task) -> list[CallQuestion]:
     return [entry for entry in task["attention"] if entry["kind"] in {"call_approval", "outcome_unknown"}]
 
 
-def _answer(digest: str) -> str | None:
+def _answer(client: Client, digest: str) -> str | None:
     """Return `y`, `n`, or `r` and the feedback; None without an answer."""
     output.say(f"If you approve it, exactly this plan runs ({digest[:23]}…).")
     output.say("y: run it; n: reject it, which ends the task; r: say what should change; Ctrl-C: cancel the task")
@@ -131,12 +131,20 @@ def _answer(digest: str) -> str | None:
         if answer is not None and answer.lower() in {"y", "yes", "n", "no"}:
             return answer.lower()[0]
         if answer is not None and answer.lower() in {"r", "revise"}:
-            answer = output.ask("What should change? ")
+            answer = ask_for_changes(client)
             if answer:
                 return f"r {answer}"
         if answer is None:
             output.say("")
             return None
+
+
+def ask_for_changes(client: Client) -> str | None:
+    """Ask the person at the terminal what should change, and say first what the planner understands."""
+    understood = client.get_models()["revision_help"]
+    if understood:
+        output.say(understood)
+    return output.ask("What should change? ")
 
 
 def _cancel_and_wait(follower: Follower) -> Task:

@@ -277,6 +277,10 @@ class AsyncClient:
         """Have the tool registry read again. Return the ids that were `added`, `changed` and `removed`."""
         return await self._call(dict[str, list[str]], Request("POST", "/v1/tools/reload"))
 
+    async def get_models(self) -> shapes.Models:
+        """Return the planner and the state of the language model, without a request to it."""
+        return await self._call(shapes.Models, Request("GET", "/v1/models/status"))
+
     async def check_ready(self, timeout_s: float = requests.ANSWER_S) -> None:
         """Check that the service accepts tasks. Raises: UnavailableError if it does not yet."""
         await self._call(dict[str, Any], Request("GET", "/readyz", timeout_s=timeout_s))

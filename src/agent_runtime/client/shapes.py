@@ -346,3 +346,22 @@ class Server(TypedDict):
     spares: int
     detail: str
     stderr: str
+
+
+class Model(TypedDict):
+    """The state of a language model after its last request, as far as it is known."""
+
+    endpoint: str
+    model: str | None
+    api: Literal["responses", "chat_completions"]
+    circuit: Literal["closed", "half_open", "open"]
+    output: Literal["json_schema", "json_object", "prompt"] | None
+    last_error: str | None
+
+
+class Models(TypedDict):
+    """The planner and the language model. `revision_help`: what feedback on a plan it understands; None if any."""
+
+    planner: str
+    revision_help: str | None
+    model: Model | None

@@ -281,6 +281,10 @@ class Client:
         """Have the tool registry read again. Return the ids that were `added`, `changed` and `removed`."""
         return self._call(dict[str, list[str]], Request("POST", "/v1/tools/reload"))
 
+    def get_models(self) -> shapes.Models:
+        """Return the planner and the state of the language model, without a request to it."""
+        return self._call(shapes.Models, Request("GET", "/v1/models/status"))
+
     def check_ready(self, timeout_s: float = requests.ANSWER_S) -> None:
         """Check that the service accepts tasks. Raises: UnavailableError if it does not yet."""
         self._call(dict[str, Any], Request("GET", "/readyz", timeout_s=timeout_s))

@@ -18,7 +18,8 @@ _RESERVED = frozenset({"user", "registry"})
 
 _SHAPE = (
     "A planner is the result of a class or function that is called with the language model (None if none is "
-    "configured). It has a name, needs_model and builtin_first (True or False), and `async def plan(request)`"
+    "configured). It has a name, needs_model and builtin_first (True or False), revision_help (a text or None), and "
+    "`async def plan(request)`"
 )
 _IDENTIFIER = TypeAdapter[str](Identifier)
 
@@ -88,6 +89,8 @@ def _find_fault(planner: object) -> str | None:
     for need in ("needs_model", "builtin_first"):
         if not isinstance(getattr(planner, need, None), bool):
             return f"has no {need} that is True or False"
+    if not isinstance(getattr(planner, "revision_help", 0), str | None):
+        return "has no revision_help that is a text or None"
     if not inspect.iscoroutinefunction(getattr(planner, "plan", None)):
         return "has no method `async def plan(request)`"
     return None

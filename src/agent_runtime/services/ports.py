@@ -280,6 +280,10 @@ class Planner(Protocol):
     needs_model: bool
     builtin_first: bool
 
+    @property
+    def revision_help(self) -> str | None:
+        """A sentence for people on what feedback on a plan it understands; None if it reads any."""
+
     async def plan(self, request: PlanRequest) -> PlanAnswer:
         """Return a plan for the prompt and the feedback.
 

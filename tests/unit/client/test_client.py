@@ -48,6 +48,8 @@ SHAPES: dict[type, type] = {
     shapes.Tool: service_shapes.ToolView,
     shapes.ToolPage: service_shapes.ToolsView,
     shapes.Server: service_shapes.ServerStatusView,
+    shapes.Model: service_shapes.ModelView,
+    shapes.Models: service_shapes.ModelsStatusView,
 }
 STREAM = (
     b': keep-alive\n\nid: 1.0\r\nevent: task.submitted\r\ndata: {"a": 1}\r\n\r\n'

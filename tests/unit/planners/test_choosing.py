@@ -17,6 +17,7 @@ class Planner:
     name = "mine"
     needs_model = {needs_model}
     builtin_first = False
+    revision_help = None
     def __init__(self, model):
         self.model = model
     async def plan(self, request):
@@ -83,6 +84,7 @@ def test_a_planner_that_needs_a_model_is_refused_without_one(place: Place, *, bu
         (GOOD.replace('"mine"', '"user"'), r"has the name 'user', which the journal has"),
         (GOOD.replace("needs_model =", "needs ="), r"has no needs_model that is True or False"),
         (GOOD.replace("builtin_first = False", "builtin_first = 0"), r"has no builtin_first that is True or False"),
+        (GOOD.replace("    revision_help = None\n", ""), r"has no revision_help that is a text or None"),
         (GOOD.replace("async def plan", "def plan"), r"has no method `async def plan\(request\)`"),
         (GOOD.replace("async def plan", "async def propose"), r"has no method `async def plan\(request\)`"),
     ],

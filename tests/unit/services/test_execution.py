@@ -147,6 +147,7 @@ class OnePlan:
     name: str = "one"
     needs_model: bool = False
     builtin_first: bool = False
+    revision_help: str | None = None
 
     async def plan(self, request: PlanRequest) -> PlanAnswer:
         if isinstance(self.answer, Exception):

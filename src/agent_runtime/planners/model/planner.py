@@ -61,6 +61,7 @@ class ModelPlanner:
 
     needs_model = True
     builtin_first = False
+    revision_help = None
 
     def __init__(
         self,

@@ -24,7 +24,6 @@ class RulePlanner:
     needs_model = False
     builtin_first = True
     revision_help = f"{SAY_CHANGES}."
-    """What feedback is understood, for front ends that ask for it."""
 
     async def plan(self, request: PlanRequest) -> PlanAnswer:
         """Return a plan for the prompt; for a revision, the previous plan as the newest feedback changes it.
