@@ -2059,6 +2059,30 @@ ACCEPTED: list[tuple[str, Steps]] = [
         [("write_file", {"path": "greeting.txt", "content": "Good day"})],
     ),
     ("I need a folder called photos", [("create_directory", {"path": "photos"})]),
+    (
+        "first write a to x.txt and b to y.txt, then list my files",
+        [
+            ("write_file", {"path": "x.txt", "content": "a"}),
+            ("write_file", {"path": "y.txt", "content": "b"}),
+            ("list_directory", {"path": "."}),
+        ],
+    ),
+    (
+        "after reading a.txt, delete a.txt",
+        [("read_file", {"path": "a.txt"}), ("delete_file", {"path": "a.txt"})],
+    ),
+    (
+        "read a.txt, after that delete a.txt and copy it to b.txt",
+        [
+            ("read_file", {"path": "a.txt"}),
+            ("delete_file", {"path": "a.txt"}),
+            ("write_file", {"path": "b.txt", "content": "${s1.text}"}),
+        ],
+    ),
+    (
+        "read a.txt before deleting a.txt",
+        [("read_file", {"path": "a.txt"}), ("delete_file", {"path": "a.txt"})],
+    ),
 ]
 """Each prompt with its steps: the tool and its exact arguments."""
 
@@ -2480,6 +2504,19 @@ REFUSED: list[tuple[str, str]] = [
     ("I want my folder listed", "my folder listed"),
     ("is there bread and milk in shopping.txt", "there bread and milk"),
     ("remove milk from my list", "remove milk from my list"),
+    ("delete a.txt after reading it", "delete a.txt after reading it"),
+    ("delete a.txt, after reading it", "delete a.txt, after reading it"),
+    ("before listing my files, write hello to x.txt", "before listing my files"),
+    ("delete a.txt and copy a.txt to b.txt first", "copy a.txt to b.txt"),
+    ("lastly delete a.txt and firstly copy a.txt to b.txt", "copy a.txt to b.txt"),
+    ("delete a.txt and copy it to b.txt", "copy it to b.txt"),
+    ("read a.txt at the end and list my files", "read a.txt at the end"),
+    ("write hi to x.txt at the end", "write hi to x.txt at the end"),
+    ("read a.txt and b.txt and rename it to c.txt", "rename it to c.txt"),
+    ("write two plus two to x.txt", "two plus two"),
+    ("save changes to x.txt", "changes"),
+    ("save file as x.txt", "file"),
+    ("write current user to x.txt", "current user"),
 ]
 """Each prompt with the part that the refusal must quote."""
 

@@ -63,6 +63,7 @@ class Binder:
                 for file in files:
                     path = self._paths.find_file(file)
                     self._steps.add("delete_file", {"path": path}, f"Delete {path}")
+                    self._memory.forget_file(path)
             case m.AddTo(what, to):
                 self._add_to(what, to)
             case m.MakeFolders(folders, inside):

@@ -44,6 +44,8 @@ _WISHES = {("i", "need"), ("i", "want"), ("i'd", "like"), ("would", "like"), ("w
 _THINGS_TO_MAKE = word_set("file document folder directory")
 _THING_AT_MOST = 4
 """The most words, with an article and adjectives, in which the thing that is wished for is named."""
+_FIRST = word_set("first firstly begin start")
+"""Words in the courtesies around an instruction that comes before all others."""
 _ENDINGS = frozenset(".!?")
 _LINE_ENDS = frozenset("\n;")
 _COURTESIES_AT_MOST = 8
@@ -82,7 +84,7 @@ _GERUNDS = {gerund: verb for verb in {*_VERBS, *UNSUPPORTED} for gerund in _make
 class Clause:
     """One instruction. `courtesy` was cut off its end, with no comma before it; `whole` still includes it.
 
-    `ends`: it ends a sentence or a line.
+    `ends`: it ends a sentence or a line. `is_first`: it is said to be the first.
     """
 
     tokens: tuple[Token, ...]
@@ -90,6 +92,7 @@ class Clause:
     courtesy: str = ""
     whole: tuple[Token, ...] = ()
     ends: bool = False
+    is_first: bool = False
 
     def text(self, source: str) -> str:
         return source[self.tokens[0].start : self.tokens[-1].end] if self.tokens else ""
@@ -158,13 +161,14 @@ class _Cutter:
                 return at, at
             elif token.key in SEPARATORS:
                 follows = self._skip(at)
-                if starts_instruction(tokens, follows) and not self._is_fronted(start, at):
+                fronted = self._is_fronted(start, at) or (token.key == "," and self._comes_before(follows))
+                if starts_instruction(tokens, follows) and not fronted:
                     return at, at + 1
                 at = follows - 1
-            elif token.key == "before" and at + 1 < len(tokens) and tokens[at + 1].key in _GERUNDS:
+            elif token.key == "before" and start < at < len(tokens) - 1 and tokens[at + 1].key in _GERUNDS:
                 self.tokens[at + 1] = tokens[at + 1]._replace(key=_GERUNDS[tokens[at + 1].key])
                 return at, at + 1
-            elif token.key in _JOINING and starts_instruction(tokens, at):
+            elif token.key in _JOINING and starts_instruction(tokens, at) and not self._comes_before(at):
                 return at, at
             at += 1
         return at, at
@@ -192,6 +196,14 @@ class _Cutter:
         tokens = self.tokens
         begin = find_opening(tokens, start)[0]
         return tokens[comma].key == "," and tokens[begin].key in _PLACES and comma - begin < _PLACE_AT_MOST
+
+    def _comes_before(self, at: int) -> bool:
+        """Return whether the words that begin here are to be done before those in front of them: `after reading it`."""
+        return (
+            keys_of(self.tokens[at : at + 1]) == ("after",)
+            and at + 1 < len(self.tokens)
+            and (self.tokens[at + 1].key in _GERUNDS)
+        )
 
     def _continues(self, at: int) -> bool:
         """Return whether a line end is mere wrapping."""
@@ -351,4 +363,5 @@ def _trim(piece: Sequence[Token], ending: str) -> Clause:
         else:
             break
     shown = ending if set(ending) != {"."} and not (asked and ending == "?") else ""
-    return Clause(tuple(rest), shown, " ".join(removed), whole)
+    is_first = not _FIRST.isdisjoint([*keys_of(tokens[:at]), *" ".join(removed).split()])
+    return Clause(tuple(rest), shown, " ".join(removed), whole, is_first=is_first)

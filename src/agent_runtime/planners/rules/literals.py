@@ -48,6 +48,15 @@ _AFTER_THAT = DETERMINERS - {"that"} | word_set("i i'm i'll you he she we we're 
 """Words after which `that` can only report what is said; before others, as in `that is all`, it may be of the text."""
 _MOMENTS = word_set("time date datetime timestamp today tomorrow yesterday weekday day month year clock")
 _AROUND_MOMENTS = _MOMENTS | word_set("current and the a of local this exact precise now")
+_NAMES_OF_TEXTS = word_set(
+    "file files folder directory copy backup output input changes progress notes note log logs screenshot conversation "
+    "chat history title headline header heading footer signature comment comments detail details documentation "
+    "test tests username password user weather news version hostname entry entries newline blank space settings "
+    "data information info feedback"
+)
+"""Nouns that name a text rather than are one: `save changes to x.txt`."""
+_NAME_AT_MOST = 2
+_NOW = word_set("current latest")
 _NUMBERED = word_set("todo task reminder item file document result")
 _DESCRIBING = word_set("about regarding for of on explaining describing concerning to with from in that which like")
 
@@ -185,6 +194,9 @@ def _find_description(tokens: Sequence[Token], words: Sequence[str], sure: str) 
         return f"may mean these words, or the time when the plan runs: only today's date can be looked up; {QUOTE_IT}"
     if len(words) == 2 and words[0] in _NUMBERED and tokens[1].kind == "number":  # noqa: PLR2004
         return f"may mean these words, or what it names: {QUOTE_IT}"
+    named = len(words) <= _NAME_AT_MOST and words[-1] in _NAMES_OF_TEXTS
+    if (named or words[0] in _NOW) and tokens[0].text.islower():
+        return f"may name a text instead of being it: {QUOTE_IT}"
     if {"each", "every"} & set(words):
         return f"may speak of several things to be changed: {QUOTE_IT}"
     if {"above", "below", "before", "after", "between", "beneath"} & set(words[1:-1]) and tokens[0].text.islower():

@@ -89,6 +89,11 @@ class Memory:
             raise self.make_ambiguous_error(back.said)
         return latest.file is not None
 
+    def forget_file(self, path: str) -> None:
+        """Forget a file that is deleted. A text that was read from it before stays."""
+        self.file = None
+        self._got = [got for got in self._got if got.kind != "written" or got.file != path]
+
     @property
     def latest(self) -> StepResult | None:
         return self._got[-1] if self._got else None

@@ -28,6 +28,8 @@ class Paths:
                 raise self._steps.make_refusal("does not say into which file: give its name")
             case m.SomeFile():
                 memory.file = self._find_one(file)
+            case m.FileBack(said) if memory.latest is not None and len(memory.latest.members) > 1:
+                raise memory.make_ambiguous_error(said)
             case m.FileBack():
                 pass
         if memory.file is None:

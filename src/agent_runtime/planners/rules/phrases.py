@@ -216,7 +216,9 @@ def read_content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True
         return None
     if sure != "said":
         found = read_value(reading, tokens) if len(tokens) <= LONGEST else None
-        if isinstance(found, m.Formula) or (isinstance(found, m.Operation) and tokens[0].key not in DETERMINERS):
+        if isinstance(found, m.Formula) or (
+            isinstance(found, m.Operation) and (tokens[0].key not in DETERMINERS or numbers.read_numeral(tokens[0]))
+        ):
             why = (
                 'may mean these characters or their result: put the characters in quotes, or say "the result of" first'
             )

@@ -50,6 +50,7 @@ _CHANGING = frozenset({"replace", "change", "substitute", "swap", "exchange"})
 _TIME_OF_DAY = frozenset({("the", "time"), ("time", "is"), ("current", "time")})
 _WRITING = frozenset(["write", "create", "make", "generate", "compose", "tell", "give", "invent"])
 _PAST = {("was",), ("were",), ("is",), ("has",), ("did",)}
+_SAY_IN_ORDER = "is to be done first, and comes after another instruction: write the instructions in their order"
 _CHECKED_LINES = 200
 _HELP = {
     tuple(said.split())
@@ -70,14 +71,18 @@ def read(source: str) -> Iterator[tuple[str, m.Action]]:
     """
     tokens = tokenize(source)
     scope = _Scope()
+    begun = False
     for clause in split_clauses(source, tokens, lambda clause: _takes_block(source, clause)):
         actions = _find_meanings(source, clause)
         scope.take(clause.text(source), clause, actions)
         if clause.tokens and clause.tokens[-1].kind == "block":
             _check_block(clause)
-        for action in actions:
-            if not isinstance(action, m.Nothing):
-                yield clause.text(source), action
+        does = [action for action in actions if not isinstance(action, m.Nothing)]
+        if does and clause.is_first and begun:
+            raise make_refusal(clause.text(source), _SAY_IN_ORDER)
+        begun = begun or bool(does)
+        for action in does:
+            yield clause.text(source), action
     scope.close()
 
 

@@ -13,6 +13,7 @@ from agent_runtime.planners.rules.vocabulary import POLITE
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _SHORTEST = 3
+_SHORTEST_COURTESY = 5
 _LONGEST = 20
 _MOST_TOKENS = 60
 _MOST_WORDS = 3
@@ -67,5 +68,5 @@ def _list_known() -> frozenset[str]:
     elements = (element for row in rows for element in row.elements)
     phrases = (phrase for element in elements if isinstance(element, Words) for phrase in element.alternatives)
     known = {word for phrase in phrases for word in phrase if len(word) >= _SHORTEST}
-    known.update(word for phrase in POLITE for word in phrase.split() if len(word) >= _SHORTEST)
+    known.update(word for phrase in POLITE for word in phrase.split() if len(word) >= _SHORTEST_COURTESY)
     return frozenset(known | {"words", "word", "lines", "line", "characters", "and", "then", "folder", "result"})

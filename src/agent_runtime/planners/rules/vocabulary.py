@@ -130,7 +130,7 @@ TRAILING = [
     "when you get a chance", "when you get the chance", "if you have time", "if you have a moment",
     "as soon as possible", "asap", "would you please", "could you please", "can you please", "will you please",
     "pretty please", "please and thank you", "that would be great", "that would be nice", "that'd be great",
-    "afterwards", "at the end", "first", "next", "then", "thanks in advance", ",", "again", "-",
+    "afterwards", "first", "next", "then", "thanks in advance", ",", "again", "-",
 ]  # fmt: skip
 """Phrases after an instruction that change nothing."""
 
@@ -188,12 +188,12 @@ NEEDS = {
 }
 
 _DELETE = (
-    "does not name what it deletes: files are deleted by their names, as in 'delete notes.txt', and todos by a number, "
+    "is not understood: files are deleted by their names, as in 'delete notes.txt', and todos by a number, "
     "by their whole text, or as in 'delete all completed todos'; folders are not deleted"
 )
 _MOVE = (
-    "does not say which file goes where, as 'move a.txt to b.txt', 'move a.txt to the docs folder' and 'rename a.txt "
-    "to b.txt' do"
+    "is not understood: say which file goes where, as in 'move a.txt to b.txt', 'move a.txt to the docs folder' or "
+    "'rename a.txt to b.txt'"
 )
 HINTS = {"delete": _DELETE, "remove": _DELETE, "clear": _DELETE, "move": _MOVE, "rename": _MOVE}
 """What can be said with a verb that has only these forms."""
