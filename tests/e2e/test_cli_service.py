@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,31 @@ def test_the_doctor_finds_what_works_and_what_does_not(folder: Folder) -> None:
     with folder.serve() as service:
         findings = folder.json("doctor", code=1)["findings"]
     assert any(service.url in finding["detail"] for finding in findings if finding["check"] == "store")
+
+
+def test_the_doctor_tells_each_finding_before_a_slow_server_has_answered(folder: Folder) -> None:
+    waiting = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)"
+    config = {"command": sys.executable, "args": ["-S", "-E", "-c", waiting], "cwd": str(folder.path)}
+    folder.write_registry({"id": "slow", "type": "local_stdio", "config": config})
+    command = [*AGENT_RUNTIME, "doctor"]
+    with subprocess.Popen(command, cwd=folder.path, env=folder.env, stdout=subprocess.PIPE, text=True) as doctor:
+        assert doctor.stdout
+        told = list(iter_until(doctor.stdout, "server filesystem"))
+        assert "config" in told[0]
+        assert not [line for line in told if "server slow" in line]
+        (folder.path / "go").touch()
+        rest = doctor.stdout.read()
+    assert "server slow" in rest
+    assert "did not start" not in rest, "its time was up before anything was told"
+
+
+def iter_until(lines: Iterable[str], text: str) -> Iterator[str]:
+    """Yield the lines up to the one with this text. The time limit of the test bounds the wait."""
+    for line in lines:
+        yield line
+        if text in line:
+            return
+    raise AssertionError(f"there was no line with {text!r}")
 
 
 @pytest.mark.slow

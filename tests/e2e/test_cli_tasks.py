@@ -14,6 +14,8 @@ from command_line import Folder, ledger_call, terminal
 from model_server import ModelServer
 from model_server.replies import Calls, Fault, Text, by_turn
 
+WORKING_SERVER = Path(__file__).parents[1] / "servers" / "working_server.py"
+
 ASKING_SERVER = Path(__file__).parents[1] / "servers" / "asking_server.py"
 
 
@@ -240,6 +242,20 @@ def test_a_person_who_asks_for_nothing_different_is_asked_again_and_ctrl_c_still
         code, _ = shown.finish()
     assert code == 1
     assert "Cancelling task" in shown.shown
+
+
+@pytest.mark.slow
+def test_the_spinner_says_how_far_a_tool_is(folder: Folder) -> None:
+    config = {"command": sys.executable, "args": ["-S", "-E", str(WORKING_SERVER)]}
+    folder.write_registry({"id": "worker", "type": "local_stdio", "config": config})
+    folder.env["TERM"] = "xterm"
+    with terminal(folder, "call", "worker.stall", "label=1", "--yes") as shown:
+        shown.wait_for("Waiting for the answer of the tool")
+        shown.wait_for("part 1 with None")
+        shown.interrupt()
+        code, printed = shown.finish()
+    assert code != 0
+    assert "part 1" not in printed
 
 
 @pytest.mark.slow
