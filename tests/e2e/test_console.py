@@ -4,8 +4,6 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 
 from agent_runtime.api.keys import new_key
 from browser import Browser
-from console import STATUS, open_task, open_view, overflows, sign_in, submit
+from console import STATUS, open_task, open_view, overflows, serve, sign_in, submit
 from harms import HARMS, harm
 from harness import House
 from model_server import ModelServer
@@ -120,18 +118,6 @@ def test_an_event_source_gets_every_line_and_does_not_come_back_after_the_last(
     assert lines[-1] == "[DONE]"
     assert lines.count("[DONE]") == 1
     assert any(line.startswith("Step s1 started: Save ") for line in lines)
-
-
-@contextmanager
-def serve(folder: Path, **settings: Any) -> Iterator[Service]:
-    """Run a service with the registry that is already in the folder, if there is one."""
-    registry = folder / "tool_registry.yaml"
-    written = registry.read_text(encoding="utf-8") if registry.exists() else None
-    service = Service(folder, **settings)
-    if written:
-        registry.write_text(written, encoding="utf-8")
-    with service:
-        yield service
 
 
 @pytest.mark.slow

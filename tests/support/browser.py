@@ -14,6 +14,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 DESKTOP = (1440, 900)
 PHONE = (390, 844)
+WIDE = (3840, 2160)
 
 
 class Browser:

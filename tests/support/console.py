@@ -1,6 +1,9 @@
 """The page of the service in a browser: its addresses, what people do there, and what axe finds in it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from browser import Browser
@@ -9,6 +12,18 @@ from serving import Service
 
 STATUS = "document.querySelector('.task .status')?.innerText"
 """The status of the task that is shown."""
+
+
+@contextmanager
+def serve(folder: Path, **settings: Any) -> Iterator[Service]:
+    """Run a service with the registry that is already in the folder, if there is one."""
+    registry = folder / "tool_registry.yaml"
+    written = registry.read_text(encoding="utf-8") if registry.exists() else None
+    service = Service(folder, **settings)
+    if written:
+        registry.write_text(written, encoding="utf-8")
+    with service:
+        yield service
 
 
 def open_view(browser: Browser, service: Service, address: str = "") -> None:

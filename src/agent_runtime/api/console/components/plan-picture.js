@@ -9,13 +9,16 @@ import { useLoaded } from "./basics.js";
 /** @type {Record<string, string>} */
 const SIGNS = { completed: "✓", failed: "✕", skipped: "–", running: "…", outcome_unknown: "?", awaiting_approval: "?" };
 
-/** Return the width of an element, and follow it. */
+/** Return how large the text of the page is, compared with the 16 pixels that the picture is drawn for. */
+const textScale = () => parseFloat(getComputedStyle(document.documentElement).fontSize) / 16;
+
+/** Return the width of an element in the units of the picture, and follow it. */
 function useWidth() {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const [width, setWidth] = useState(0);
   useEffect(() => {
     if (!box.current) return undefined;
-    const observer = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));
+    const observer = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width / textScale())));
     observer.observe(box.current);
     return () => observer.disconnect();
   }, []);
@@ -51,6 +54,8 @@ function Node({ step, state, preview, number, at: { x, y }, size, choose }) {
 export function PlanPicture({ task, plan, previews, choose }) {
   const { box, width } = useWidth();
   const arrow = useId();
+  /** @param {number} units */
+  const rem = (units) => `${((layout?.scale ?? 1) * units) / 16}rem`;
   const { value: dagre } = useLoaded(() => import("dagre"), []);
   const layout = useMemo(
     () => (dagre && width ? fit(dagre, plan.steps, width) : null),
@@ -59,7 +64,7 @@ export function PlanPicture({ task, plan, previews, choose }) {
   return html`
     <div class="picture" ref=${box} tabindex="0" role="region" aria-label="Picture of the plan; the list below says the same">
       ${layout && html`
-        <svg width=${layout.scale * layout.width} height=${layout.scale * layout.height} viewBox=${`0 0 ${layout.width} ${layout.height}`} aria-hidden="true">
+        <svg style=${{ width: rem(layout.width), height: rem(layout.height) }} viewBox=${`0 0 ${layout.width} ${layout.height}`} aria-hidden="true">
           <defs>
             <marker id=${arrow} viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse">
               <path d="M0,0.5 L7.5,4 L0,7.5z" />
