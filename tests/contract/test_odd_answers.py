@@ -172,7 +172,7 @@ async def test_a_server_that_lists_nothing_at_first_is_waited_for(tmp_path: Path
         ({"content": [{"type": "resource", "resource": None}]}, '{"type":"resource","resource":null}'),
         (
             {"content": [{"type": "text", "text": "a"}, {"type": "image", "data": "aGFsbG8="}]},
-            "a\n[image, 5 bytes, not kept: only PNG, JPEG, GIF and WebP are]",
+            "a\n[image, 5 bytes, not kept: only PNG, JPEG, GIF and WebP are kept]",
         ),
         ({"toolResult": {"content": [{"type": "text", "text": "old"}]}}, "old"),
         ([{"type": "text", "text": "a list"}], "a list"),

@@ -36,6 +36,7 @@ CONTENTS: dict[str, list[dict[str, Any]]] = {
         image_block(HTML, "text/html"),
         {"type": "image", "data": "!!!", "mimeType": "image/png"},
     ],
+    "broken": [image_block(RED[:40])],
     "many": [image_block(make_png(color=(at // 256, at % 256, 0))) for at in range(MANY)],
 }
 """What each tool of the server answers with."""

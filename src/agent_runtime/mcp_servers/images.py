@@ -7,7 +7,7 @@ from agent_runtime.domain.values import JsonValue
 from agent_runtime.text.redaction import Redactor
 
 _ALIASES = {"image/jpg": "image/jpeg"}
-_OTHER_KIND = "not kept: only PNG, JPEG, GIF and WebP are"
+_OTHER_KIND = "not kept: only PNG, JPEG, GIF and WebP are kept"
 _BASE64_BYTES, _BASE64_CHARACTERS = 3, 4
 
 
@@ -51,7 +51,7 @@ class ImageReader:
         if self._redactor.redact(text) != text:
             return "not kept: it holds a secret of the configuration"
         if len(self._found) == MOST_IMAGES and image.digest not in self._found:
-            return f"not kept: {MOST_IMAGES} images of a result are"
+            return f"not kept: of one result {MOST_IMAGES} images are"
         self._found[image.digest] = image
         return image.mark
 

@@ -31,7 +31,7 @@ def _policy(page: bytes) -> str:
     hashes = (f" 'sha256-{b64encode(sha256(text).digest()).decode()}'" for text in _IMPORT_MAP.findall(page))
     return (
         f"default-src 'none'; script-src 'self'{''.join(hashes)}; style-src 'self'; connect-src 'self'; "
-        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 

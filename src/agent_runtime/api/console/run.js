@@ -136,6 +136,18 @@ const EVENTS = {
   },
 };
 
+/**
+ * Return the images of results that a text names, each once.
+ * @param {readonly TaskEvent[]} events @param {string} text @returns {ImageReference[]}
+ */
+export function imagesIn(events, text) {
+  const results = events.filter(({ type }) => type === "tool.returned").map(({ data }) => data.result);
+  /** @type {ImageReference[]} */
+  const images = results.flatMap((result) => result.images ?? []);
+  const named = images.filter(({ digest }) => text.includes(`kept as ${digest.slice(0, "sha256:".length + 12)}`));
+  return [...new Map(named.map((image) => [image.digest, image])).values()];
+}
+
 /** Return what happened in each step that has begun. @param {readonly TaskEvent[]} events @returns {Map<string, StepRun>} */
 export function runOf(events) {
   /** @type {Map<string, StepRun>} */

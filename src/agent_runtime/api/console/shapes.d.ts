@@ -9,12 +9,19 @@ interface ErrorView {
   step_id: string | null;
 }
 
+interface ImageReference {
+  digest: string;
+  media_type: string;
+  size: number;
+}
+
 interface StoredResult {
   text: string;
   output: Json;
   is_error: boolean;
   cut: boolean;
   size: number;
+  images?: ImageReference[];
 }
 
 interface TouchView {

@@ -1,8 +1,10 @@
 // What a tool or a model gave, shown safely: as a picture, as Markdown, as values or as plain text; to copy and to save.
 
 import { countText } from "../format.js";
+import { saveFile } from "../save-file.js";
 import { html, useState } from "../ui.js";
 import { Button, Json } from "./basics.js";
+import { ResultImages } from "./images.js";
 import { Markdown, isMarkdown, isPicture } from "./markdown.js";
 
 const LONG_TEXT = 1500;
@@ -21,14 +23,8 @@ async function copy(text) {
   if (!done) throw new Error("The browser does not let this page copy: download it instead.");
 }
 
-/** Save a text as a file. @param {string} text @param {string} name */
-function download(text, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }));
-  link.download = name.replace(/[^\w.-]+/g, "-");
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
+/** @param {string} text */
+const asFile = (text) => new Blob([text], { type: "text/plain;charset=utf-8" });
 
 /** @param {{ text: string, name: string }} props */
 export function TakeAway({ text, name }) {
@@ -40,7 +36,7 @@ export function TakeAway({ text, name }) {
   };
   return html`
     <${Button} kind="quiet" action=${take}>${copied ? "Copied" : "Copy"}<//>
-    <${Button} kind="quiet" action=${() => download(text, name)}>Download<//>
+    <${Button} kind="quiet" action=${() => saveFile(asFile(text), name)}>Download<//>
   `;
 }
 
@@ -91,8 +87,11 @@ export function TextResult({ text, name, more }) {
   `;
 }
 
-/** The stored result of a call. @param {{ result: StoredResult, name: string }} props */
-export function CallResult({ result: { text, output, is_error: isError, cut, size }, name }) {
+/**
+ * The stored result of a call of the tool `source`.
+ * @param {{ result: StoredResult, name: string, taskId: string, source: string }} props
+ */
+export function CallResult({ result: { text, output, is_error: isError, cut, size, images }, name, taskId, source }) {
   const only = !text && output !== null && output !== undefined;
   const isRepeated = output !== null && output !== undefined && JSON.stringify(valueIn(text)) === JSON.stringify(output);
   return html`
@@ -100,6 +99,7 @@ export function CallResult({ result: { text, output, is_error: isError, cut, siz
       ${isError && html`<p class="error">The tool reported an error.</p>`}
       ${cut && html`<p class="note">The first part of ${size.toLocaleString("en")} bytes; the rest is not kept.</p>`}
       ${!text && !only && html`<p class="note">It gave no text.</p>`}
+      <${ResultImages} taskId=${taskId} images=${images} source=${source} name=${name} />
       ${text && html`<${TextResult} text=${text} name=${`${name}.txt`} />`}
       ${only && html`<${Folded} text=${JSON.stringify(output, null, 2)} formatted=${false} />`}
       ${text && !isRepeated && output !== null && output !== undefined && html`

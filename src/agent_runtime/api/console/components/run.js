@@ -54,10 +54,11 @@ function outcomeOf({ began, result, refused, asks, ended }) {
   return began === null ? "" : ended === null ? "running" : "outcome unknown";
 }
 
-/** @param {{ call: Call, axis: Axis, now: number, name: string, alone: boolean, running: boolean }} props */
-function CallEntry({ call, axis, now, name, alone, running }) {
+/** @param {{ call: Call, axis: Axis, now: number, name: string, taskId: string, alone: boolean, running: boolean }} props */
+function CallEntry({ call, axis, now, name, taskId, alone, running }) {
   const { server, tool, args, attempt, began, ended, ms, result, notes, refused } = call;
   const isOpen = began !== null && ended === null && running;
+  const shown = result && html`<${CallResult} result=${result} name=${name} taskId=${taskId} source=${`${server}.${tool}`} />`;
   const outcome = isOpen || outcomeOf(call) !== "running" ? outcomeOf(call) : "";
   return html`
     <li class=${`entry call ${outcome.replaceAll(" ", "-")}`}>
@@ -72,9 +73,7 @@ function CallEntry({ call, axis, now, name, alone, running }) {
       ${refused && html`<p class="error">${refused}</p>`}
       ${notes.map((note) => html`<p class="note">${note}</p>`)}
       ${Object.keys(args).length > 0 && html`<details class="raw"><summary>Arguments</summary><${Json} value=${args} /></details>`}
-      ${result && (alone
-        ? html`<${CallResult} result=${result} name=${name} />`
-        : html`<details class="raw" open=${result.is_error}><summary>Result</summary><${CallResult} result=${result} name=${name} /></details>`)}
+      ${result && (alone ? shown : html`<details class="raw" open=${result.is_error || Boolean(result.images)}><summary>Result</summary>${shown}</details>`)}
     </li>
   `;
 }
@@ -134,9 +133,9 @@ function StepOfRun({ number, title, tool, state, run, axis, now, taskId, writing
       <ol class="entries">
         ${entries.map((entry, at) => {
           if (entry.kind === "note") return html`<li key=${at} class="entry note">${entry.text}</li>`;
-          const given = { axis, name: `${name}-${at + 1}` };
+          const given = { axis, taskId, name: `${name}-${at + 1}` };
           return entry.kind === "turn"
-            ? html`<${TurnEntry} key=${at} turn=${entry} taskId=${taskId} stepId=${state.id} ...${given} />`
+            ? html`<${TurnEntry} key=${at} turn=${entry} stepId=${state.id} ...${given} />`
             : html`<${CallEntry} key=${at} call=${entry} now=${now} alone=${alone} running=${running} ...${given} />`;
         })}
         ${unanswered && html`

@@ -3,6 +3,7 @@
 /** @import { Route } from "../router.js" */
 import { Actions, Failure } from "../components/again.js";
 import { Ago, Growing, Problem, Status, Title } from "../components/basics.js";
+import { ResultImages } from "../components/images.js";
 import { PlanChanges } from "../components/plan-changes.js";
 import { Plan } from "../components/plan.js";
 import { Planning } from "../components/planning.js";
@@ -12,6 +13,7 @@ import { Run } from "../components/run.js";
 import { countText, timeText } from "../format.js";
 import { useTask } from "../open-task.js";
 import { hrefOf } from "../router.js";
+import { imagesIn } from "../run.js";
 import { html } from "../ui.js";
 
 /** The plan that a model is writing. @param {{ text: string | undefined }} props */
@@ -71,7 +73,11 @@ export function Task({ route: { path: [, id], query } }) {
       ${long && html`<${Text} title="Prompt" text=${task.prompt} />`}
       <${Failure} task=${task} />
       ${status === "completed" && html`
-        <section class="result" aria-label="Result"><h2>Result</h2><${TextResult} text=${task.result ?? ""} name=${`${id}.txt`} /></section>
+        <section class="result" aria-label="Result">
+          <h2>Result</h2>
+          <${ResultImages} taskId=${id} images=${imagesIn(events, task.result ?? "")} source="the result" name=${id} />
+          <${TextResult} text=${task.result ?? ""} name=${`${id}.txt`} />
+        </section>
       `}
       <${Questions} task=${task} opened=${opened} />
       ${task.waiting_for && html`<p class="note">${task.result}</p>`}
