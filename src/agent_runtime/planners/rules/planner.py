@@ -2,11 +2,18 @@
 guesses.
 """
 
-from agent_runtime.domain.errors import MissingToolError, PlanningError
+from agent_runtime.domain.errors import PlanningError
 from agent_runtime.domain.plan import AgentStep, Plan, ToolStep
 from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
 from agent_runtime.planners.rules.changes import change_plan, plan_text
-from agent_runtime.planners.rules.refusals import CAPABILITIES, REMEDY, add_sentences, ask_about, make_refusal
+from agent_runtime.planners.rules.refusals import (
+    CAPABILITIES,
+    REMEDY,
+    RefusedPartError,
+    ask_about,
+    extend_refusal,
+    make_refusal,
+)
 from agent_runtime.planners.rules.revising import SAY_CHANGES
 from agent_runtime.planners.rules.spelling import suggest_words
 
@@ -36,12 +43,10 @@ class RulePlanner:
         newest = request.feedback[-1] if request.feedback else request.prompt
         try:
             steps = _plan_steps(newest, request)
-        except MissingToolError:
-            raise
-        except PlanningError as error:
-            said = f"{SAY_CHANGES}." if request.feedback else ""
+        except RefusedPartError as error:
+            said = self.revision_help if request.feedback else ""
             words = suggest_words(newest, lambda corrected: _is_planned(corrected, request))
-            raise add_sentences(error, ask_about(words), said) from None
+            raise extend_refusal(error, ask_about(words), said) from None
         return PlanAnswer(Plan(goal=prompt, steps=steps))
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from agent_runtime.domain.errors import MissingToolError, PlanningError
 
 _SHOWN = 160
-_RULE = "Nothing is planned unless every part is understood"
 
 CAPABILITIES = (
     "Without a language model, short English instructions are understood: read, write, append to, copy, move and "
@@ -13,28 +12,35 @@ CAPABILITIES = (
     "and keep todos"
 )
 REMEDY = "For anything else configure a model: set OPENAI_API_KEY, or openai.base_url in config.yaml"
+_REST = f"Nothing is planned unless every part is understood. {CAPABILITIES}. {REMEDY}."
 HELP = (
     'asks for nothing that a tool could do: write what is to be done, as in "Read notes.txt and count its words", '
     '"Write hello to x.txt", "Add 15 and 27, then multiply the result by 2" or "Add a todo to buy milk"'
 )
 
 
-def make_refusal(part: str, why: str) -> PlanningError:
+class RefusedPartError(PlanningError):
+    """A part of the prompt is not understood. `wrong` is the sentence that names it and says why."""
+
+    def __init__(self, wrong: str) -> None:
+        super().__init__(f"{wrong} {_REST}")
+        self.wrong = wrong
+
+
+def make_refusal(part: str, why: str) -> RefusedPartError:
     """Return the error for a part of the prompt. `why` completes the sentence `The part "..." `, without
     the full stop.
     """
-    return PlanningError(_write_sentence(part, why))
+    return RefusedPartError(_write_sentence(part, why))
 
 
-def add_sentences(error: PlanningError, question: str, changes: str) -> PlanningError:
+def extend_refusal(error: RefusedPartError, question: str, changes: str) -> PlanningError:
     """Return the error with a question after the sentence that says what is wrong. Empty texts are left out.
 
     `changes` says what can be said about a plan, in place of what a prompt can ask for.
     """
-    wrong, rule, rest = str(error).partition(f" {_RULE}")
-    if changes:
-        return PlanningError(" ".join(filter(None, (wrong, question, f"{changes} {REMEDY}."))))
-    return PlanningError(" ".join(filter(None, (wrong, question))) + rule + rest)
+    rest = f"{changes} {REMEDY}." if changes else _REST
+    return PlanningError(" ".join(filter(None, (error.wrong, question, rest))))
 
 
 def ask_about(words: Sequence[tuple[str, str]]) -> str:
@@ -50,11 +56,11 @@ def make_missing_tool_error(part: str, tool: str, home: str | None) -> MissingTo
         f"needs the tool {tool!r} of {server}, which is not there: no such server is listed in the tool registry, or "
         "it is disabled, unavailable, denied by the operator, or left out of this task's tools"
     )
-    return MissingToolError(_write_sentence(part, why))
+    return MissingToolError(f"{_write_sentence(part, why)} {_REST}")
 
 
 def _write_sentence(part: str, why: str) -> str:
     shown = " ".join(part.split())
     if len(shown) > _SHOWN:
         shown = shown[: _SHOWN - 4] + " ..."
-    return f'The part "{shown}" {why}. {_RULE}. {CAPABILITIES}. {REMEDY}.'
+    return f'The part "{shown}" {why}.'
