@@ -161,7 +161,7 @@ class Filesystem:
         with self._root.explain_errors(place, "folder"):
             found, complete = list_entries(self._root, place, MAX_ENTRIES)
         entries = [Entry(name=to_readable(each.name), type=each.kind, size=each.size) for each in found]
-        texts = [each for each in found if is_text(self._root, place, each)]
+        texts = [each for each in found if is_text(self._root, each)]
         text_files = sorted(place.child(each.name).shown for each in texts)
         longest = max((each for each in texts if each.size <= MAX_TEXT), key=lambda each: each.size, default=None)
         lines = [_write_line(each) for each in found] or [f"The folder {place.shown} is empty."]
@@ -184,12 +184,11 @@ class Filesystem:
         texts: dict[str, str] = {}
         left = MAX_TEXT // 2
         for each in found:
-            if not is_text(self._root, place, each):
+            if not is_text(self._root, each):
                 continue
-            file = self._root.locate(str(Path(path) / each.name))
-            data = self._root.read(file, MAX_TEXT) if each.size <= left else b"\0"
+            data = self._root.read(each.place, MAX_TEXT) if each.size <= left else b"\0"
             if len(data) <= left and looks_like_text(data):
-                texts[file.shown] = data.decode("utf-8")
+                texts[each.place.shown] = data.decode("utf-8")
                 left -= len(data)
             else:
                 complete = False

@@ -29,9 +29,13 @@ TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".log", ".csv", ".tsv", ".json
 
 @dataclass(frozen=True, slots=True)
 class FolderEntry:
-    """An entry of a folder. A link counts as its target if that is inside the root, else as `other`."""
+    """An entry of a folder. A link counts as its target if that is inside the root, else as `other`.
+
+    `place`: of the entry itself, or of the target of the link.
+    """
 
     name: str
+    place: Place
     kind: Kind
     size: int
 
@@ -52,24 +56,26 @@ def list_entries(root: Root, place: Place, limit: int) -> tuple[list[FolderEntry
 
 
 def _describe(root: Root, place: Place, folder: int, name: str) -> FolderEntry:
+    own = place.child(name)
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
-            status = root.status(root.locate(os.path.join(place.root, *place.parts, name)))  # noqa: PTH118 - as it is
+            own = root.locate(os.path.join(own.root, *own.parts))  # noqa: PTH118 - as it is
+            status = root.status(own)
     except (OSError, Refusal):
-        return FolderEntry(name, "other", 0)
+        return FolderEntry(name, own, "other", 0)
     kind = kind_of(status.st_mode)
-    return FolderEntry(name, kind, status.st_size if kind == "file" else 0)
+    return FolderEntry(name, own, kind, status.st_size if kind == "file" else 0)
 
 
-def is_text(root: Root, place: Place, found: FolderEntry) -> bool:
+def is_text(root: Root, found: FolderEntry) -> bool:
     """Return whether this looks like a text file, by its suffix or its first kilobyte. Hidden files do not."""
     if found.kind != "file" or found.name.startswith("."):
         return False
     if os.path.splitext(found.name)[1].lower() in TEXT_SUFFIXES:  # noqa: PTH122 - a name, not a path
         return True
     try:
-        sample = root.sample(root.locate(os.path.join(place.root, *place.parts, found.name)), _SNIFFED)  # noqa: PTH118
+        sample = root.sample(found.place, _SNIFFED)
     except (OSError, Refusal):
         return False
     return looks_like_text(sample, whole=len(sample) < _SNIFFED)
