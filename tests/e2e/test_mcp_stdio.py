@@ -5,54 +5,24 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import anyio
 import pytest
-from mcp import Client, StdioServerParameters
-from mcp.client.stdio import stdio_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequestFormParams, ElicitResult
 
 from callers import serve_with_keys
 from command_line import AGENT_RUNTIME, PATIENCE_S, Folder, ledger_call
-from mcp_clients import ERAS, Person, call, make_person, refusal_of
+from mcp_clients import ERAS, call, make_person, refusal_of, stdio
 from serving import Service, free_port, sums
 from waiting import eventually
 
 pytestmark = pytest.mark.slow
 eras = pytest.mark.parametrize("era", ERAS)
 SUBMISSION = {"prompt": "Add up", "plan": sums(2)}
-
-
-@asynccontextmanager
-async def stdio(
-    folder: Path,
-    era: str,
-    *words: str,
-    person: Person | None = None,
-    key: str = "",
-    env: Mapping[str, str] = MappingProxyType({}),
-) -> AsyncIterator[Client]:
-    """Start the command as a client does, and connect to it."""
-
-    async def ask(context: Any, params: Any) -> ElicitResult:  # noqa: ARG001 - the shape of a callback
-        assert person is not None
-        return await person(params)
-
-    server = StdioServerParameters(
-        command=sys.executable,
-        args=[*AGENT_RUNTIME[1:], "mcp", "serve", *words],
-        cwd=folder,
-        env={"HOME": str(folder), **env, **({"AGENT_RUNTIME_API_KEY": key} if key else {})},
-    )
-    async with Client(stdio_client(server), mode=era, elicitation_callback=ask if person else None) as client:
-        yield client
 
 
 @eras

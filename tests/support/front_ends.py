@@ -6,18 +6,19 @@ A new client is a class here, and a row in `FRONT_ENDS`.
 import asyncio
 import json
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import uuid4
 
+from mcp import Client
 from mcp_types import ElicitRequestFormParams, ElicitResult, TextResourceContents
 
 from agui import NodeClient, answer_to, start_client
 from copilotkit_clients import decode_answer, start_talk
-from mcp_clients import call, mcp_client
+from mcp_clients import Person, call, mcp_client, stdio
 from mcp_node_clients import node_client
 from serving import Service
 
@@ -224,9 +225,6 @@ class Graphql:
         self._background.close()
 
 
-Person = Callable[[ElicitRequestFormParams], Awaitable[ElicitResult]]
-
-
 class Mcp:
     """An MCP client. Who decides is asked by it; it finds a task again by its id, and shows no history."""
 
@@ -243,11 +241,14 @@ class Mcp:
         async def person(_: ElicitRequestFormParams) -> ElicitResult:
             return ElicitResult(action="accept", content={"decision": decision or ""})
 
-        async with mcp_client(self._service, self._era, person if decision else None) as client:
+        async with self._connect(person if decision else None) as client:
             return await call(client, tool, **arguments)
 
+    def _connect(self, person: Person | None = None) -> AbstractAsyncContextManager[Client]:
+        return mcp_client(self._service, self._era, person)
+
     async def _read(self) -> Any:
-        async with mcp_client(self._service, self._era) as client:
+        async with self._connect() as client:
             (content,) = (await client.read_resource(f"task://{self._task_id}")).contents
         assert isinstance(content, TextResourceContents)
         return json.loads(content.text)
@@ -296,6 +297,13 @@ class Mcp:
         self._background.close()
 
 
+class McpStdio(Mcp):
+    """The same with `agent-runtime mcp serve`, which each client starts for itself."""
+
+    def _connect(self, person: Person | None = None) -> AbstractAsyncContextManager[Client]:
+        return stdio(self._service.settings.data_dir, self._era, "--url", self._service.url, person=person)
+
+
 class McpTypeScript(Mcp):
     """The same with the clients of the TypeScript SDK."""
 
@@ -321,6 +329,7 @@ FRONT_ENDS: Mapping[str, Callable[[Service], FrontEnd]] = {
     **CHATS,
     "mcp python, sessions": lambda service: Mcp(service, "legacy"),
     "mcp python, stateless": lambda service: Mcp(service, "2026-07-28"),
+    "mcp python, mcp serve": lambda service: McpStdio(service, "2026-07-28"),
     "mcp typescript 1.32": lambda service: McpTypeScript(service, "sdk 1.32"),
     "mcp typescript 2.4, sessions": lambda service: McpTypeScript(service, "client 2.4 legacy"),
     "mcp typescript 2.4, stateless": lambda service: McpTypeScript(service, "client 2.4 modern"),

@@ -14,7 +14,7 @@ from command_line import LEDGER_SERVER
 from front_ends import FrontEnd, Shown
 from model_server import MODEL, ModelServer
 from model_server.replies import Fault, Text
-from serving import Service, free_port
+from serving import KillableService, Service, free_port
 from waiting import eventually_sync
 
 STORY = "Once upon a time a ledger counted every call, and nobody ever had to ask for one twice."
@@ -63,7 +63,7 @@ def set_up(folder: Path, open_front: Callable[[Service], FrontEnd], **server: An
         models.on("Write the story", Fault("stall_stream", STORY))
         openai = {"base_url": models.base_url, "model": MODEL, "max_retries": 0}
         limits = {"cancel_grace_s": 0.1, "shutdown_s": 0.5, "planning_outage_s": 0}
-        service = Service(folder, openai=openai, limits=limits, server={"port": free_port(), **server})
+        service = KillableService(folder, openai=openai, limits=limits, server={"port": free_port(), **server})
         env = {"LEDGER": str(folder / "ledger.txt"), "DELAY": str(folder / "delay.txt")}
         config = {"command": sys.executable, "args": ["-S", "-E", str(LEDGER_SERVER)], "env": env}
         tools = {"look": {"idempotent": True, "effect": "read"}, "*": {"open_world": False}}
@@ -80,7 +80,7 @@ def ask(stage: Stage, prompt: str) -> None:
     stage.delay(0)
     (stage.folder / "ledger.txt").unlink(missing_ok=True)
     shown = stage.front.ask(prompt)
-    assert (shown.status, shown.asked) == ("awaiting_approval", ("confirmation",))
+    assert (shown.status, shown.asked) == ("awaiting_approval", ("confirmation",)), stage.task
     assert stage.calls == []
 
 
@@ -135,20 +135,23 @@ def reconnect(stage: Stage) -> None:
     assert stage.calls == ["one"]
 
 
-def restart(stage: Stage) -> None:
-    begin_long_call(stage, "Please look")
+def crash(stage: Stage) -> None:
+    """Kill the service, and start it again."""
     stage.service.stop()
     stage.delay(0)
     stage.service.start()
+
+
+def repeat_after_crash(stage: Stage) -> None:
+    begin_long_call(stage, "Please look")
+    crash(stage)
     expect(stage, stage.front.come_back(), "completed", "counted one")
     assert stage.calls == ["one", "one"], "it may be called again"
 
 
-def resolve(stage: Stage) -> None:
+def resolve_after_crash(stage: Stage) -> None:
     begin_long_call(stage, "Please count")
-    stage.service.stop()
-    stage.delay(0)
-    stage.service.start()
+    crash(stage)
     shown = stage.front.come_back()
     assert shown.status == "needs_attention"
     assert [reason.rpartition(":")[2] for reason in shown.asked] == ["outcome_unknown"]
@@ -162,6 +165,6 @@ JOURNEYS: dict[str, Callable[[Stage], None]] = {
     "cancellation": cancel,
     "error": fail,
     "reconnection in the middle of a call": reconnect,
-    "restart in the middle of a call": restart,
-    "unknown outcome after a restart": resolve,
+    "crash in the middle of a call": repeat_after_crash,
+    "unknown outcome after a crash": resolve_after_crash,
 }

@@ -1,15 +1,20 @@
 """The client of the MCP Python SDK against the service, in both protocol eras."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx2
-from mcp import Client
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, ElicitRequestFormParams, ElicitResult
 
 from agent_runtime.client.requests import transport_options
+from command_line import AGENT_RUNTIME
 from serving import PATIENCE_S, Service
 
 ERAS = ("legacy", "2026-07-28")
@@ -33,6 +38,31 @@ async def mcp_client(service: Service, era: str, person: Person | None = None, k
         transport = streamable_http_client(f"{service.url}/mcp", http_client=http)
         async with Client(transport, mode=era, elicitation_callback=ask if person else None) as client:
             yield client
+
+
+@asynccontextmanager
+async def stdio(
+    folder: Path,
+    era: str,
+    *words: str,
+    person: Person | None = None,
+    key: str = "",
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> AsyncIterator[Client]:
+    """Start `agent-runtime mcp serve` as a client does, and connect to it."""
+
+    async def ask(context: Any, params: Any) -> ElicitResult:  # noqa: ARG001 - the shape of a callback
+        assert person is not None
+        return await person(params)
+
+    server = StdioServerParameters(
+        command=sys.executable,
+        args=[*AGENT_RUNTIME[1:], "mcp", "serve", *words],
+        cwd=folder,
+        env={"HOME": str(folder), **env, **({"AGENT_RUNTIME_API_KEY": key} if key else {})},
+    )
+    async with Client(stdio_client(server), mode=era, elicitation_callback=ask if person else None) as client:
+        yield client
 
 
 def make_person(decision: str | None = None, *, action: Any = "accept", **more: Any) -> tuple[list[str], Person]:

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +21,7 @@ from agent_runtime.bootstrap import Recover
 from agent_runtime.config import Secrets, Settings
 from agent_runtime.services.ports import PeerCheck, PeerRefusal, SocketName
 from stores import use_store
+from waiting import eventually_sync
 
 PATIENCE_S = 20.0
 BUILTINS = [
@@ -181,6 +184,40 @@ class Service:
                 if frame[2].startswith("Plan proposed"):
                     break
         return found
+
+
+class KillableService(Service):
+    """The service as a process of its own, on a port that it keeps. It ends by SIGKILL, as in a crash."""
+
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, recover: Recover = True) -> None:
+        assert recover is True
+        folder = self.settings.data_dir.parent
+        config = folder / "settings.yaml"
+        config.write_text(yaml.safe_dump(self.settings.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
+        command = [sys.executable, "-m", "agent_runtime", "serve", "--config", str(config)]
+        self._log = folder / "service.log"
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        self.client.base_url = httpx2.URL(f"http://127.0.0.1:{self.settings.server.port}")
+        eventually_sync(self._is_ready, PATIENCE_S * 3)
+
+    def stop(self) -> float:
+        """Kill the process, and return how many seconds its end took."""
+        began = time.monotonic()
+        if self._process:
+            self._process.kill()
+            self._process.wait(PATIENCE_S)
+            self._process = None
+        return time.monotonic() - began
+
+    def _is_ready(self) -> bool:
+        assert self._process
+        assert self._process.poll() is None, self._log.read_text(encoding="utf-8")[-4000:]
+        with suppress(httpx2.TransportError):
+            return self.client.get("/readyz").status_code == 200
+        return False
 
 
 def connect(service: Service) -> socket.socket:
