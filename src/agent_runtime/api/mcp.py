@@ -26,6 +26,7 @@ from agent_runtime.api.stream import Streams
 from agent_runtime.api.views import address_of, root_path_of
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import AgentRuntimeError, StoreUnavailableError
+from agent_runtime.importing import one_import_at_a_time
 from agent_runtime.text.escaping import cut
 
 if TYPE_CHECKING:
@@ -77,10 +78,9 @@ def _sessions_of(app: FastAPI) -> McpSessions:
 
 
 def _open_server(state: Any) -> Any:
-    manager_module = import_module("mcp.server.streamable_http_manager")
-    create_server = import_module("agent_runtime.api.mcp_server.server").create_server
+    open_manager, create_server = load_server()
     limits = state.runtime.settings.limits
-    manager: StreamableHTTPSessionManager = manager_module.StreamableHTTPSessionManager(
+    manager: StreamableHTTPSessionManager = open_manager(
         create_server(state.runtime, state.whole_journals, _identify, partial(_authenticate, state.authenticator)),
         max_request_body_size=limits.body_bytes,
         session_idle_timeout=limits.mcp_session_s,
@@ -93,6 +93,14 @@ def _open_server(state: Any) -> Any:
             yield manager
 
     return run()
+
+
+def load_server() -> tuple[Any, Any]:
+    """Import the library, which takes a second, and return what makes the manager of the sessions and their server."""
+    with one_import_at_a_time:
+        manager_module = import_module("mcp.server.streamable_http_manager")
+        server_module = import_module("agent_runtime.api.mcp_server.server")
+    return manager_module.StreamableHTTPSessionManager, server_module.create_server
 
 
 def _identify(request: Request) -> tuple[Caller, str, asyncio.Event]:

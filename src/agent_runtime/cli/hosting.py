@@ -28,6 +28,7 @@ from agent_runtime.config import (
     protect_process,
     raise_descriptor_limit,
 )
+from agent_runtime.importing import one_import_at_a_time
 from agent_runtime.processes.tree import keep_orphans
 from agent_runtime.storage.owner import Owner
 
@@ -140,7 +141,8 @@ class _Hosted:
 
 
 def _load_server() -> Any:
-    from agent_runtime.api.server import serve_running  # noqa: PLC0415 - brings the web framework
+    with one_import_at_a_time:
+        from agent_runtime.api.server import serve_running  # noqa: PLC0415 - brings the web framework
 
     return serve_running
 

@@ -19,6 +19,7 @@ from agent_runtime.domain.errors import ConfigurationError, ModelError
 from agent_runtime.domain.model_requests import LARGER_CONTEXT, ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.usage import estimate_tokens
+from agent_runtime.importing import one_import_at_a_time
 from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.planners.model.json_answer import NoJsonError, find_pieces
 from agent_runtime.planners.model.model_size import shows_all_fields
@@ -160,7 +161,7 @@ class _Examination:
     async def run(self, prompt: str | None) -> list[Finding]:
         """Return a finding for each question. `prompt` None: no plans are asked of the model."""
         # Import the library first: its seconds do not count as the endpoint's.
-        await asyncio.to_thread(importlib.import_module, "agent_runtime.models.openai_agents")
+        await asyncio.to_thread(_load_library)
         findings: list[Finding] = []
         check = "model"
         try:
@@ -332,3 +333,8 @@ def _fits(arguments: str) -> bool:
     except ValueError:
         return False
     return isinstance(given, dict) and given.keys() == {"room"} and isinstance(given["room"], str)
+
+
+def _load_library() -> None:
+    with one_import_at_a_time:
+        importlib.import_module("agent_runtime.models.openai_agents")

@@ -22,6 +22,7 @@ from agent_runtime.domain.tools import (
     ToolServer,
 )
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.importing import one_import_at_a_time
 from agent_runtime.live.breaker import CircuitState
 from agent_runtime.live.patience import Patience
 from agent_runtime.mcp_servers.circuits import Circuits
@@ -302,16 +303,17 @@ class ServerPool:
 
     async def _get_connector(self) -> "Connector":
         if self._connector is None:
-            connector = await asyncio.to_thread(_load_connector)
+            connector = await asyncio.to_thread(load_connector)
             self._connector = self._connector or connector(
                 self._limits, self._secrets, self._base_dir, self._inherited, lambda: self._stop_by
             )
         return self._connector
 
 
-def _load_connector() -> "type[Connector]":
+def load_connector() -> "type[Connector]":
     """Import the library of MCP, which takes half a second: the servers that ship with the service do without."""
-    from agent_runtime.mcp_servers.connector import Connector  # noqa: PLC0415 - see above
+    with one_import_at_a_time:
+        from agent_runtime.mcp_servers.connector import Connector  # noqa: PLC0415 - see above
 
     return Connector
 

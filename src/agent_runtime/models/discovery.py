@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.config import OpenAISettings
+from agent_runtime.importing import one_import_at_a_time
 from agent_runtime.models.answer_reader import ResponseInfo
 from agent_runtime.models.failures import Failures
 
@@ -57,7 +58,8 @@ async def list_names(settings: OpenAISettings, failures: Failures) -> list[str]:
 
 
 def _open_client(settings: OpenAISettings) -> "Client":
-    from agent_runtime.models.endpoint_client import open_client  # noqa: PLC0415 - takes 1 s, so not on the loop
+    with one_import_at_a_time:
+        from agent_runtime.models.endpoint_client import open_client  # noqa: PLC0415 - takes 1 s, so not on the loop
 
     return open_client(settings, answer_bytes=_LIST_BYTES)
 

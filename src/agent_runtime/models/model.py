@@ -12,6 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
 from agent_runtime.domain.usage import Usage
+from agent_runtime.importing import one_import_at_a_time
 from agent_runtime.live.breaker import CircuitBreaker
 from agent_runtime.models import discovery
 from agent_runtime.models.dialect import Dialect, Output
@@ -221,7 +222,8 @@ class OpenAIModel:
             return self._endpoint
 
     def _open_endpoint(self) -> "Endpoint":
-        from agent_runtime.models.openai_agents import Endpoint  # noqa: PLC0415 - takes 2 s, so not on the loop
+        with one_import_at_a_time:
+            from agent_runtime.models.openai_agents import Endpoint  # noqa: PLC0415 - takes 2 s, so not on the loop
 
         return Endpoint(self._settings, self._failures, self._redactor, answer_bytes=self._answer_bytes)
 
