@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
+from sse_starlette.event import ServerSentEvent
+
 from agent_runtime.api.problems import BadRequestError
 from agent_runtime.api.views import record_json
 from agent_runtime.domain.events import EventRecord
@@ -27,7 +29,6 @@ View = Literal["all", "events", "log"]
 EVENT, LINE, DONE = 0, 1, 2
 """The second number of a frame id: the named frame, the log line, the end of the stream."""
 
-_LINE_END = re.compile(r"\r\n|\r|\n")
 _ID = re.compile(r"(?P<seq>[0-9]{1,15})(?:\.(?P<part>[012]))?")
 _MOST_BYTES = 256 * 1024
 """The size of a piece that is sent at once, to which one frame may add, so that slow clients use little memory."""
@@ -59,10 +60,8 @@ def parse_position(text: str) -> Position:
 
 
 def sse_frame(frame_id: str | None, data: str, event: str | None = None) -> bytes:
-    """Return a frame of Server-Sent Events. Its id and its event are ours, and have no line ends."""
-    head = ("" if frame_id is None else f"id: {frame_id}\n") + ("" if event is None else f"event: {event}\n")
-    lines = "".join(f"data: {line}\n" for line in _LINE_END.split(data))
-    return f"{head}{lines}\n".encode()
+    """Return a frame of Server-Sent Events."""
+    return ServerSentEvent(data, event=event, id=frame_id, sep="\n").encode()
 
 
 def json_message(frame_id: str | None, data: str, event: str | None = None) -> str:

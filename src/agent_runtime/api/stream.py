@@ -1,7 +1,7 @@
 """Server-Sent Events from the journal: one stream of `frames` serves clients of both views (G8).
 
-The response is our own: that of sse-starlette runs four asyncio tasks per stream where two suffice, and polls for the
-shutdown from a task that nobody owns.
+sse-starlette formats the frames. The response is our own: theirs runs four asyncio tasks per stream where two suffice,
+and polls for the shutdown from a task that nobody owns.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.api.frames import Position, encode, frames_after, join_frames, parse_position, sse_frame
+from agent_runtime.api.frames import Position, encode, frames_after, join_frames, parse_position
 from agent_runtime.api.problems import BadRequestError, TooManyStreamsError
 from agent_runtime.api.stream import Streams, read_request
 from agent_runtime.domain import events as ev
@@ -152,11 +152,6 @@ def test_an_id_from_beyond_the_journal_is_refused() -> None:
 def test_an_unknown_view_is_refused() -> None:
     with pytest.raises(BadRequestError, match="no view"):
         read_request(a_task(), None, None, "nothing")
-
-
-def test_each_line_of_the_data_of_a_frame_has_its_name() -> None:
-    assert sse_frame("7.1", "a\r\nb\rc\n", "event") == b"id: 7.1\nevent: event\ndata: a\ndata: b\ndata: c\ndata: \n\n"
-    assert sse_frame(None, "") == b"data: \n\n"
 
 
 def test_frames_are_sent_together_up_to_a_size() -> None:
