@@ -13,7 +13,7 @@
 //   method for). Integers keep all their digits: pass its values to `JSON.stringify` unchanged, and send what people
 //   typed as text. To show what a GET returns: `const { value, error, reload } = useLoaded(() => client.call(...), [id])`
 //   and `<${Problem} text=${error} />`. To act: `<${Button} action=${async () => ...}>`, which shows the error where it
-//   happened; in a form `useAction()`. Put both into `<${Allowed} needs=${["approve"]}>` with the scopes of the route.
+//   happened; in a form `<${Form} verb="Send" action=${...}>`. Put both into `<${Allowed} needs=${["approve"]}>` with the scopes of the route.
 // * **Changes** arrive by the feed: `onChange(listener)` of `feed.js`. A component below a task gets `opened` (an
 //   `OpenTask`): `opened.decide(verb, body)` decides and shows the task as it then is.
 // * **State** that components share is a `Store`, read with `useStore(store)`.

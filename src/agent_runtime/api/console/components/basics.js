@@ -22,7 +22,7 @@ export const Problem = ({ text }) => (text ? html`<p class="problem" role="alert
  * Return `act`, which runs an action and shows by `busy` that it does; an error is in `error`.
  * @returns {{ busy: boolean, error: string, act: (action: () => unknown) => Promise<void> }}
  */
-export function useAction() {
+function useAction() {
   const [state, setState] = useState({ busy: false, error: "" });
   /** @param {() => unknown} action */
   const act = async (action) => {
@@ -48,6 +48,30 @@ export function Button({ action, kind, children, disabled = false }) {
       ${children}
     </button>
     <${Problem} text=${error} />
+  `;
+}
+
+/**
+ * A form, whose last line has the button that runs its action, and `more`. The button is disabled while the action runs,
+ * and why it failed is shown below.
+ * @param {{ action: () => unknown, verb: unknown, children: unknown, more?: unknown, disabled?: boolean, [name: string]: unknown }} props
+ */
+export function Form({ action, verb, children, more, disabled = false, ...attributes }) {
+  const { busy, error, act } = useAction();
+  /** @param {Event} event */
+  const submit = (event) => {
+    event.preventDefault();
+    act(action);
+  };
+  return html`
+    <form onSubmit=${submit} ...${attributes}>
+      ${children}
+      <p class="buttons">
+        <button type="submit" class="primary" disabled=${busy || disabled} aria-busy=${busy}>${verb}</button>
+        ${more}
+      </p>
+      <${Problem} text=${error} />
+    </form>
   `;
 }
 

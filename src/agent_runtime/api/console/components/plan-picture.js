@@ -54,17 +54,16 @@ function Node({ step, state, preview, number, at: { x, y }, size, choose }) {
 export function PlanPicture({ task, plan, previews, choose }) {
   const { box, width } = useWidth();
   const arrow = useId();
-  /** @param {number} units */
-  const rem = (units) => `${((layout?.scale ?? 1) * units) / 16}rem`;
   const { value: dagre } = useLoaded(() => import("dagre"), []);
   const layout = useMemo(
     () => (dagre && width ? fit(dagre, plan.steps, width) : null),
     [dagre, width, task.plan_digest],
   );
+  const zoom = textScale() * (layout?.scale ?? 1);
   return html`
     <div class="picture" ref=${box} tabindex="0" role="region" aria-label="Picture of the plan; the list below says the same">
       ${layout && html`
-        <svg style=${{ width: rem(layout.width), height: rem(layout.height) }} viewBox=${`0 0 ${layout.width} ${layout.height}`} aria-hidden="true">
+        <svg width=${zoom * layout.width} height=${zoom * layout.height} viewBox=${`0 0 ${layout.width} ${layout.height}`} aria-hidden="true">
           <defs>
             <marker id=${arrow} viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse">
               <path d="M0,0.5 L7.5,4 L0,7.5z" />

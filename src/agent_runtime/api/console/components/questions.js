@@ -7,7 +7,7 @@ import { agoText, timeText } from "../format.js";
 import { reasonAgainst, session } from "../session.js";
 import { useStore } from "../store.js";
 import { html, useRef, useState } from "../ui.js";
-import { Allowed, Button, Digest, Field, Json, Problem, useAction } from "./basics.js";
+import { Allowed, Button, Digest, Field, Form, Json } from "./basics.js";
 import { RevisionFailed, useRevisionHelp } from "./revising.js";
 import { SchemaForm } from "./schema-form.js";
 import { NamedValues } from "./values.js";
@@ -73,23 +73,14 @@ const changedNames = (one, other) =>
  */
 function ArgumentsForm({ asked, send, close }) {
   const [draft, setDraft] = useState(/** @type {Record<string, any>} */ (asked.arguments));
-  const { busy, error, act } = useAction();
   const changed = changedNames(asked.arguments, draft);
-  /** @param {Event} event */
-  const submit = (event) => {
-    event.preventDefault();
-    act(() => send(draft));
-  };
+  const discard = html`<button type="button" onClick=${close}>Discard changes</button>`;
   return html`
-    <form class="editor" onSubmit=${submit} aria-label="Arguments of the call">
+    <${Form} class="editor" aria-label="Arguments of the call" verb="Approve with these arguments" action=${() => send(draft)}
+      disabled=${!changed.length} more=${discard}>
       <${SchemaForm} schema=${asked.input_schema} value=${draft} set=${setDraft} />
       <p class="note" role="status">${changed.length ? `Changed: ${changed.join(", ")}.` : "Nothing is changed yet."}</p>
-      <p class="buttons">
-        <button type="submit" class="primary" disabled=${busy || !changed.length} aria-busy=${busy}>Approve with these arguments</button>
-        <button type="button" disabled=${busy} onClick=${close}>Discard changes</button>
-      </p>
-      <${Problem} text=${error} />
-    </form>
+    <//>
   `;
 }
 
@@ -240,13 +231,12 @@ const defaultsOf = ({ properties }) =>
 /** @param {{ asked: InputView, opened: OpenTask }} props */
 function InputQuestion({ asked, opened }) {
   const [content, setContent] = useState(() => /** @type {Record<string, any>} */ (defaultsOf(asked.schema)));
-  const { busy, error, act } = useAction();
-  const path = `answers/${encodeURIComponent(asked.question_id)}`;
-  /** @param {Event} event */
-  const submit = (event) => {
-    event.preventDefault();
-    act(() => opened.decide(path, { action: "accept", content }));
-  };
+  /** @param {object} answer */
+  const send = (answer) => opened.decide(`answers/${encodeURIComponent(asked.question_id)}`, answer);
+  const others = html`
+    <${Button} action=${() => send({ action: "decline" })}>Decline<//>
+    <${Button} action=${() => send({ action: "cancel" })}>Dismiss<//>
+  `;
   return html`
     <section class="question" aria-label="A question of a server">
       <h2>The server ${asked.server} asks you</h2>
@@ -254,15 +244,9 @@ function InputQuestion({ asked, opened }) {
       <p class="marks"><code>${asked.server}.${asked.tool}</code> in step ${asked.step_id}</p>
       <p class="note">What you write goes to this server. Do not give it secrets that are not meant for it.</p>
       <${Allowed} needs=${["approve"]}>
-        <form onSubmit=${submit} aria-label="Your answer">
+        <${Form} aria-label="Your answer" verb="Answer" action=${() => send({ action: "accept", content })} more=${others}>
           <${SchemaForm} schema=${formOf(asked.schema)} value=${content} set=${setContent} />
-          <p class="buttons">
-            <button type="submit" class="primary" disabled=${busy} aria-busy=${busy}>Answer</button>
-            <${Button} action=${() => opened.decide(path, { action: "decline" })}>Decline<//>
-            <${Button} action=${() => opened.decide(path, { action: "cancel" })}>Dismiss<//>
-          </p>
-          <${Problem} text=${error} />
-        </form>
+        <//>
         <p class="note">
           ${"Decline tells the server that you refuse to answer, Dismiss that you leave the question open. "}
           It goes on as it likes. To stop the whole task, cancel it below.

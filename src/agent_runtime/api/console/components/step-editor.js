@@ -4,7 +4,7 @@
 /** @import { Schema } from "./schema-form.js" */
 import { client, findTool } from "../api.js";
 import { html, useState } from "../ui.js";
-import { Field, Problem, useAction, useLoaded } from "./basics.js";
+import { Button, Field, Form, Problem, useLoaded } from "./basics.js";
 import { SchemaForm } from "./schema-form.js";
 import { numbersOf } from "./values.js";
 
@@ -34,35 +34,25 @@ function Arguments({ step, set, plan }) {
  */
 export function StepEditor({ task, plan, step, number, opened, close }) {
   const [draft, setDraft] = useState(step);
-  const { busy, error, act } = useAction();
-  const send = (/** @type {(ToolStep | AgentStep)[]} */ steps) => act(() => save(opened, task, plan, steps));
-  /** @param {Event} event */
-  const submit = (event) => {
-    event.preventDefault();
-    send(plan.steps.map((one) => (one.id === step.id ? draft : one)));
-  };
+  const send = () => save(opened, task, plan, plan.steps.map((one) => (one.id === step.id ? draft : one)));
+  const remove = () => save(opened, task, plan, plan.steps.filter(({ id }) => id !== step.id));
   /** @param {KeyboardEvent} event */
   const escape = (event) => {
     if (event.key === "Escape") close();
   };
   const condition = (/** @type {string} */ text) => setDraft({ ...draft, when: text.trim() ? text : null });
+  const others = html`
+    <button type="button" onClick=${close}>Discard</button>
+    ${plan.steps.length > 1 && html`<${Button} kind="danger" action=${remove}>Remove step ${number}<//>`}
+  `;
   return html`
-    <form class="editor" onSubmit=${submit} onKeyDown=${escape} aria-label=${`Edit step ${number}`}>
+    <${Form} class="editor" onKeyDown=${escape} aria-label=${`Edit step ${number}`} action=${send}
+      verb=${`Save as revision ${task.plan_revision + 1}`} more=${others}>
       ${draft.kind === "agent"
         ? html`<${Field} label="Instruction" rows=${5} value=${draft.instruction}
             set=${(/** @type {string} */ text) => setDraft({ ...draft, instruction: text })} />`
         : html`<${Arguments} step=${draft} set=${setDraft} plan=${plan} />`}
       ${step.when && html`<${Field} label="Only if" value=${draft.when ?? ""} set=${condition} />`}
-      <p class="buttons">
-        <button type="submit" class="primary" disabled=${busy} aria-busy=${busy}>Save as revision ${task.plan_revision + 1}</button>
-        <button type="button" disabled=${busy} onClick=${close}>Discard</button>
-        ${plan.steps.length > 1 && html`
-          <button type="button" class="danger" disabled=${busy} onClick=${() => send(plan.steps.filter(({ id }) => id !== step.id))}>
-            Remove step ${number}
-          </button>
-        `}
-      </p>
-      <${Problem} text=${error} />
-    </form>
+    <//>
   `;
 }

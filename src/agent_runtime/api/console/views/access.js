@@ -1,6 +1,6 @@
 // Sign in with a key, and see who one is. `#/access`
 
-import { Button, Field, Problem, Title, useAction } from "../components/basics.js";
+import { Button, Field, Form, Title } from "../components/basics.js";
 import { session, signIn, signOut } from "../session.js";
 import { useStore } from "../store.js";
 import { html, useState } from "../ui.js";
@@ -9,25 +9,17 @@ import { html, useState } from "../ui.js";
 export function SignIn() {
   const { refusal } = useStore(session);
   const [key, setKey] = useState("");
-  const { busy, error, act } = useAction();
-  /** @param {Event} event */
-  const submit = (event) => {
-    event.preventDefault();
-    act(() => signIn(key.trim()));
-  };
   return html`
     <article class="narrow">
       <${Title}>Sign in<//>
       <p>This service requires an API key.</p>
-      <form onSubmit=${submit}>
+      <${Form} verb="Sign in" action=${() => signIn(key.trim())}>
         <${Field}
           label="API key" type="password" autocomplete="off" spellcheck=${false} required value=${key} set=${setKey}
           note="It stays in this tab, and is forgotten when you close it."
         />
         ${refusal && html`<p class="problem" role="alert">This key is wrong. ${refusal}</p>`}
-        <${Problem} text=${error} />
-        <p class="buttons"><button type="submit" class="primary" disabled=${busy} aria-busy=${busy}>Sign in</button></p>
-      </form>
+      <//>
     </article>
   `;
 }

@@ -2,7 +2,7 @@
 
 /** @import { Route } from "../router.js" */
 import { client } from "../api.js";
-import { Allowed, Field, Problem, Title, useAction, useLoaded } from "../components/basics.js";
+import { Allowed, Field, Form, Problem, Title, useLoaded } from "../components/basics.js";
 import { countText } from "../format.js";
 import { go, hrefOf } from "../router.js";
 import { html, useEffect, useState } from "../ui.js";
@@ -33,36 +33,29 @@ export function New({ route }) {
   const { value: from, error: missing } = useLoaded(async () => (id ? client.getTask(id) : null), [id]);
   const [prompt, setPrompt] = useState("");
   const [used, use] = useState(true);
-  const { busy, error, act } = useAction();
   useEffect(() => {
     if (from) setPrompt(from.prompt);
   }, [from]);
   const plan = used && from?.plan_object ? planOf(from.plan_object) : undefined;
-  /** @param {Event} event */
-  const submit = (event) => {
-    event.preventDefault();
-    act(async () => {
-      const made = await client.submit(prompt, { plan });
-      go(hrefOf(["tasks", made.task_id]));
-    });
+  const submit = async () => {
+    const made = await client.submit(prompt, { plan });
+    go(hrefOf(["tasks", made.task_id]));
   };
   return html`
     <article class="narrow">
       <${Title}>New task<//>
       ${id && html`<p class="note">Like <a href=${hrefOf(["tasks", id])}>${id}</a>. Nothing happens to that one.</p>`}
       <${Problem} text=${missing} />
-      <form onSubmit=${submit}>
-        <${Allowed} needs=${["submit"]}>
+      <${Allowed} needs=${["submit"]}>
+        <${Form} verb="Plan it" action=${submit}>
           <${Field}
             label="What should be done?" rows=${4} required value=${prompt} set=${setPrompt}
             placeholder="Read notes.txt, count its words and save the count to count.txt"
             note="A plan is made first. Nothing runs before it is approved."
           />
           ${from?.plan_object && html`<${OldPlan} from=${from} used=${used} use=${use} prompt=${prompt} />`}
-          <p class="buttons"><button type="submit" class="primary" disabled=${busy} aria-busy=${busy}>Plan it</button></p>
-          <${Problem} text=${error} />
         <//>
-      </form>
+      <//>
     </article>
   `;
 }

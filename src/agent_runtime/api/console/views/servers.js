@@ -4,7 +4,7 @@
 /** @import { Route } from "../router.js" */
 /** @import { Schema } from "../components/schema-form.js" */
 import { client, findTool } from "../api.js";
-import { Allowed, Button, Json, Problem, Title, useAction, useLoaded } from "../components/basics.js";
+import { Allowed, Button, Form, Json, Problem, Title, useLoaded } from "../components/basics.js";
 import { SchemaForm } from "../components/schema-form.js";
 import { countText } from "../format.js";
 import { go, hrefOf } from "../router.js";
@@ -165,26 +165,19 @@ function literal(value) {
 /** Makes a plan of one call, which is then approved as any other. @param {{ tool: ToolView }} props */
 function ToolForm({ tool }) {
   const [values, setValues] = useState(/** @type {Record<string, any>} */ ({}));
-  const { busy, error, act } = useAction();
-  /** @param {Event} event */
-  const submit = (event) => {
-    event.preventDefault();
-    act(async () => {
-      const goal = `Call ${tool.tool} of ${tool.server}`;
-      const step = { id: "s1", kind: "tool", server: tool.server, tool: tool.tool, arguments: literal(values) };
-      const made = await client.submit(goal, { plan: { goal, steps: [step] } });
-      go(hrefOf(["tasks", made.task_id]));
-    });
+  const submit = async () => {
+    const goal = `Call ${tool.tool} of ${tool.server}`;
+    const step = { id: "s1", kind: "tool", server: tool.server, tool: tool.tool, arguments: literal(values) };
+    const made = await client.submit(goal, { plan: { goal, steps: [step] } });
+    go(hrefOf(["tasks", made.task_id]));
   };
   return html`
-    <form class="editor" onSubmit=${submit}>
-      <${Allowed} needs=${["submit"]}>
+    <${Allowed} needs=${["submit"]}>
+      <${Form} class="editor" verb="Plan this call" action=${submit}>
         <${SchemaForm} schema=${/** @type {Schema} */ (tool.input_schema ?? {})} value=${values} set=${setValues} />
         <p class="note">This makes a plan of one call. Nothing runs before it is approved.</p>
-        <p class="buttons"><button type="submit" class="primary" disabled=${busy} aria-busy=${busy}>Plan this call</button></p>
-        <${Problem} text=${error} />
       <//>
-    </form>
+    <//>
   `;
 }
 
