@@ -1896,6 +1896,11 @@ ACCEPTED: list[tuple[str, Steps]] = [
         "search every file in docs/ for milk",
         [("search_files", {"pattern": "*", "path": "docs", "content": "milk"})],
     ),
+    ("Search for 'apples' in every file", [("search_files", {"pattern": "*", "content": "apples"})]),
+    (
+        "Find milk in all files",
+        [("read_files", {"path": "."}), ("find", {"text": "${s1.output.text}", "query": "milk"})],
+    ),
     (
         "Search all text files for milk and write what you find to found.txt",
         [
@@ -2082,6 +2087,22 @@ ACCEPTED: list[tuple[str, Steps]] = [
     (
         "read a.txt before deleting a.txt",
         [("read_file", {"path": "a.txt"}), ("delete_file", {"path": "a.txt"})],
+    ),
+    (
+        "Count the number of times tomatoes appears in notes.txt",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("find", {"text": "${s1.text}", "query": "tomatoes"}),
+            ("evaluate", {"expression": "(${s2.output.occurrences})"}),
+        ],
+    ),
+    (
+        "Summarize all files and save the summary to all.txt",
+        [
+            ("read_files", {"path": "."}),
+            ("summarize", {"text": "${s1.output.text}"}),
+            ("write_file", {"path": "all.txt", "content": "${s2.text}"}),
+        ],
     ),
 ]
 """Each prompt with its steps: the tool and its exact arguments."""
@@ -2517,6 +2538,11 @@ REFUSED: list[tuple[str, str]] = [
     ("save changes to x.txt", "changes"),
     ("save file as x.txt", "file"),
     ("write current user to x.txt", "current user"),
+    ("Add a todo to call mum and call dad", "call mum and call dad"),
+    ("add buy milk and buy eggs to my todos", "buy milk and buy eggs"),
+    ("save a summary of every file to all.txt", "a summary of every file"),
+    ("count the words of every file", "every file"),
+    ("back up notes.txt", "back up notes.txt"),
 ]
 """Each prompt with the part that the refusal must quote."""
 

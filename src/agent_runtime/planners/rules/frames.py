@@ -269,15 +269,8 @@ _TEXTS: list[Row] = [
     ),
     (
         (
-            "find|search_for|look_for|grep|search|locate $the? word|text|phrase|string? <query> in|inside|"
-            "within|through $the? $files"
-        ),
-        lambda query: show(m.Search("*", m.ROOT, query)),
-    ),
-    (
-        (
             "search_for|look_for|grep|search $the? word|text|phrase|string? <query> in|inside|within|through "
-            "<folder=surely>"
+            "<folder=searched>"
         ),
         lambda query, folder: show(m.Search("*", folder, query)),
     ),

@@ -108,6 +108,9 @@ def read_text(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     found = read_value(reading, tokens)
     if _LISTS.isdisjoint(keys_of(tokens)):
         every = _as_all_contents(tokens, found)
+        if every is not None and tokens[0].key == "every":
+            reading.doubt(tokens, "may mean each file, or all as one text: name each of them, or say 'all files'")
+            return None
         if every is not None:
             return every
         if isinstance(found, m.Listing | m.Search):

@@ -52,7 +52,7 @@ def read_todo_text(reading: Reading, tokens: Sequence[Token], *, tail: bool = Tr
         reading.doubt(tokens, f"may be two instructions: {literals.QUOTE_IT}")
         return None
     joined = [at + 1 for at, token in enumerate(tokens[:-1]) if token.key in SEPARATORS]
-    if any(tokens[at].key == "to" for at in joined):
+    if any(tokens[at].key in {"to", tokens[0].key} for at in joined):
         reading.doubt(tokens, "may be one todo or several: put each in quotes")
         return None
     if any(tokens[at].key not in _NO_VERBS and reading.knows(tokens, at) for at in joined):

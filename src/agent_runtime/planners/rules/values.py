@@ -111,7 +111,13 @@ _LINES: list[Row] = [
     ],
     ("$the? $occurrences <query> $in <of=text>", _find_each),
     ("how_many $occurrences <query> are_there|there_are|are|is? $in <of=text>", _count_each),
-    ("how_often|how_many_times does|do|is|are|did? $the? word|text|phrase? <query> $occur $in <of=text>", _count_each),
+    (
+        (
+            "how_often|how_many_times|the_number_of_times does|do|is|are|did? $the? word|text|phrase? <query> $occur "
+            "$in <of=text>"
+        ),
+        _count_each,
+    ),
     ("$the? $lines $containing <query> $in <of=text>", m.LinesWith),
     ("$the|every|each? $lines $in <of=text> $containing <query> in_it|in_them?", m.LinesWith),
     ("$the? <query=keyword> lines|mentions $in <of=text>", m.LinesWith),

@@ -195,7 +195,11 @@ _MOVE = (
     "is not understood: say which file goes where, as in 'move a.txt to b.txt', 'move a.txt to the docs folder' or "
     "'rename a.txt to b.txt'"
 )
-HINTS = {"delete": _DELETE, "remove": _DELETE, "clear": _DELETE, "move": _MOVE, "rename": _MOVE}
+_COPY = "is not understood: say where the copy goes, as in 'copy a.txt to b.txt' or 'copy a.txt to the docs folder'"
+HINTS = {
+    "delete": _DELETE, "remove": _DELETE, "clear": _DELETE, "move": _MOVE, "rename": _MOVE, "copy": _COPY,
+    "duplicate": _COPY, "clone": _COPY, "backup": _COPY, "back": _COPY,
+}  # fmt: skip
 """What can be said with a verb that has only these forms."""
 
 CONTENT_WORDS = word_set(
