@@ -23,8 +23,10 @@ from agent_runtime.domain.errors import (
     OutcomeUnknownError,
     ServerUnavailableError,
     SessionLostError,
+    StoreUnavailableError,
 )
 from agent_runtime.domain.identity import Identities, ServerIdentity
+from agent_runtime.domain.images import Image
 from agent_runtime.domain.kept_results import MOST_RESULT_DEPTH, fit_result
 from agent_runtime.domain.patience import Report
 from agent_runtime.domain.pauses import Pauses
@@ -54,6 +56,7 @@ from agent_steps import (
     tool_returned,
 )
 from contracts import make_current_registry
+from pictures import make_image
 
 PATIENCE_S = 5.0
 FINE = StoredResult(text="fine", output={"a": 1})
@@ -660,6 +663,35 @@ async def test_a_result_is_kept_up_to_the_limit_of_the_settings() -> None:
     outcome, _ = await send_first(ScriptedLease(answer=StoredResult(text="abcdef")), stored_result_bytes=3)
     assert outcome.result
     assert (outcome.result.text, outcome.result.cut, outcome.result.size) == ("abc", True, 6)
+
+
+class StoreOfImages:
+    """The part of a store that keeps images; the first `outages` tries fail."""
+
+    def __init__(self, outages: int = 0) -> None:
+        self.outages = outages
+        self.kept: list[tuple[str, list[Image], int]] = []
+
+    async def save_images(self, task_id: str, images: list[Image], most_bytes: int) -> frozenset[str]:
+        if self.outages:
+            self.outages -= 1
+            raise StoreUnavailableError("The store is away.")
+        self.kept.append((task_id, images, most_bytes))
+        return frozenset(image.digest for image in images[:1])
+
+
+@pytest.mark.parametrize("outages", [0, 1])
+async def test_the_images_of_a_result_are_kept_first_and_then_named(outages: int) -> None:
+    images, store = (make_image(1), make_image(2)), StoreOfImages(outages)
+    text = f"[image, {images[0].mark}]\n[image, {images[1].mark}]"
+    run = Run(cast("TaskStore", store), make_executing_task(contract_of(LOOK)), asyncio.Event(), asyncio.Event())
+    broker = broker_of(task_image_bytes=70)
+    outcome = await broker.send(run, ScriptedLease(StoredResult(text=text, images=images)), intend_next(run, broker))
+    assert store.kept == [("t", [*images], 70)]
+    assert outcome.result
+    assert outcome.result.images == (images[0].reference,)
+    assert "not kept: a task has room for 70 bytes" in outcome.result.text
+    assert outcome.result.size == len(outcome.result.text)
 
 
 async def test_a_call_that_never_left_is_an_error_of_a_server_that_is_not_asked_again() -> None:
