@@ -121,7 +121,7 @@ def test_a_task_that_is_watched_survives_a_restart_of_the_service(folder: Folder
     [
         (["show", "task_0"], 1, "There is no task 'task_0'"),
         (["show", "../../etc"], 1, "There is no task"),
-        (["tasks", "--status", "sleeping"], 1, "status"),
+        (["tasks", "--status", "sleeping"], 2, "choose from"),
         (["run", "  ", "--yes"], 1, "prompt is empty"),
         (["tasks", "--server", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9 does not answer: Connection refused"),
         (["serve", "--port", "99999"], 2, "server.port"),
@@ -189,6 +189,17 @@ def iter_until(lines: Iterable[str], text: str) -> Iterator[str]:
         if text in line:
             return
     raise AssertionError(f"there was no line with {text!r}")
+
+
+def test_the_doctor_ends_in_silence_when_nobody_reads_on(folder: Folder) -> None:
+    command = [*AGENT_RUNTIME, "doctor"]
+    with subprocess.Popen(
+        command, cwd=folder.path, env=folder.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as doctor:
+        assert doctor.stdout
+        assert list(iter_until(doctor.stdout, "registry"))
+        doctor.stdout.close()
+        assert (doctor.wait(30), doctor.stderr.read() if doctor.stderr else None) == (1, "")
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_runtime import __version__
+from agent_runtime.domain.status import TaskStatus
 
 _EXIT_CODES = (
     "Exit codes: 0 success (for a task: completed), 1 failed or cancelled, 2 wrong usage or configuration, "
@@ -226,7 +227,9 @@ def _task_commands(commands: _Commands) -> None:
     call.add_argument("--yes", action="store_true", help="approve the plan without asking")
     _client(call, level="error")
     tasks = _add(commands, "tasks", "commands:tasks", "list the tasks, newest first")
-    tasks.add_argument("--status", help="list only tasks of this status")
+    statuses = [status.value for status in TaskStatus]
+    status_help = f"list only tasks of this status: {', '.join(statuses)}"
+    tasks.add_argument("--status", choices=statuses, metavar="STATUS", help=status_help)
     tasks.add_argument(
         "--limit", type=int, default=20, help="the maximum number of tasks, 1 to 200 (default: %(default)s)"
     )

@@ -24,9 +24,9 @@ def tasks(options: argparse.Namespace) -> int:
         for task in page["tasks"]
     ]
     if rows:
-        output.table("", ("Task", "Status", "Prompt", "Updated (UTC)"), rows)
+        output.table("", ("Task", "Status", "Prompt", "Updated (UTC)"), rows, whole={"Status"})
     else:
-        output.say("There are no tasks here.")
+        output.say(f"No task is {options.status} here." if options.status else "There are no tasks here.")
     if page["next_cursor"]:
         output.say(f"There are more; --limit shows up to 200 (now {options.limit}).")
     return 0

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from select import select
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from agent_runtime.text.escaping import clear_name, escape_hidden, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 _POLL_S = 0.25
 _LONGEST_ARGUMENTS = 2000
@@ -18,8 +19,10 @@ _WIDTH = 120
 """The width of a table that is not written to a terminal, unless COLUMNS says another."""
 
 _PAIR = 2
-_NARROW = 80
-"""Below this width a table with more than two columns is printed as one block for each row."""
+_LEAST = 16
+"""The columns of a terminal that a cell gets in a table at least, unless it needs fewer."""
+_AROUND = 3
+"""The columns of a terminal between two cells of a table."""
 
 _LONGEST_STATE = len("warn")
 _USUAL_CHECK = len("reach of filesystem")
@@ -83,10 +86,18 @@ def document(value: Any, *, ascii_only: bool = False) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=ascii_only) + "\n")
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, to_stdout: bool = True) -> None:
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    whole: Collection[str] = (),
+    to_stdout: bool = True,
+) -> None:
     """Print a table, with the whole text of each cell, and colours for effects and states.
 
-    Where little room is, each row becomes a block with a line for each cell.
+    People copy the first column and those that `whole` names, so no line of them is broken. Where too little room is
+    for that, or for the other columns, each row becomes a block with a line for each cell.
     """
     from rich import box  # noqa: PLC0415 - not needed for --help, nor for results alone
     from rich.table import Table  # noqa: PLC0415 - likewise
@@ -99,7 +110,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
         [Text(escape_hidden(cell, keep="\n"), style=_COLOURS.get(cell.partition(",")[0], "")) for cell in row]
         for row in rows
     ]
-    if console.width < _NARROW and len(columns) > _PAIR:
+    unbroken = {*columns[:1], *whole}
+    if len(columns) > _PAIR and console.width < _find_least_width(console, columns, cells, unbroken):
         for row in cells:
             block = Table.grid("", "", padding=(0, 2))
             for column, cell in zip(columns, row, strict=True):
@@ -107,23 +119,36 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
             console.print(block, "")
         return
     shown = Table(box=box.SIMPLE_HEAD, show_header=any(columns))
-    for number, column in enumerate(columns):
-        shown.add_column(column, overflow="fold", no_wrap=number == 0)  # people copy the first column
+    for column in columns:
+        shown.add_column(column, overflow="fold", no_wrap=column in unbroken)
     for row in cells:
         shown.add_row(*row)
     console.print(shown)
 
 
+def _find_least_width(
+    console: "Console", columns: Sequence[str], cells: Sequence[Sequence["Text"]], unbroken: Collection[str]
+) -> int:
+    """Return the width that a table needs, so that cells are not broken that should not be, and others are readable."""
+    least = 1
+    for number, column in enumerate(columns):
+        longest = max((console.measure(row[number]).maximum for row in cells), default=0)
+        least += _AROUND + max(len(column), longest if column in unbroken else min(longest, _LEAST))
+    return least
+
+
 def print_finding(check: str, state: str, detail: str) -> None:
-    """Print one finding of the doctor at once: a line, or a block where the terminal is narrow."""
-    from rich.table import Table  # noqa: PLC0415 - as above
+    """Print one finding of the doctor at once, with the lines of its detail below each other."""
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    line = Table.grid("", "", "", padding=(0, 2, 0, 0))
-    line.columns[0].min_width = _LONGEST_STATE
-    line.columns[1].min_width = _USUAL_CHECK
-    line.add_row(Text(state, style=_COLOURS[state]), escape_hidden(check), Text(escape_hidden(detail, keep="\n")))
-    _console(to_stdout=True).print(line)
+    console = _console(to_stdout=True)
+    check = escape_hidden(check).ljust(_USUAL_CHECK)
+    head = Text.assemble((state.ljust(_LONGEST_STATE), _COLOURS[state]), f"  {check}  ")
+    room = max(console.width - head.cell_len, _LEAST)
+    for line in Text(escape_hidden(detail, keep="\n")).wrap(console, room, overflow="fold"):
+        line.rstrip()
+        console.print(Text.assemble(head, line), soft_wrap=True)
+        head = Text(" " * head.cell_len)
     sys.stdout.flush()
 
 
@@ -132,7 +157,14 @@ def _console(*, to_stdout: bool) -> "Console":
 
     stream = sys.stdout if to_stdout else sys.stderr
     width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal() else _WIDTH
-    return Console(file=stream, width=width, highlight=False)
+
+    class PipedConsole(Console):
+        """Leaves it to the command line to end when nobody reads its output any more."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return PipedConsole(file=stream, width=width, highlight=False)
 
 
 def plan_table(task: Mapping[str, Any], *, to_stdout: bool = False) -> None:
@@ -143,7 +175,7 @@ def plan_table(task: Mapping[str, Any], *, to_stdout: bool = False) -> None:
         for step, state in zip(contract["steps"], task["steps"], strict=True)
     ]
     title = f"Plan of {task['task_id']}, revision {task['plan_revision']}: {_short(contract['goal'], 200)}"
-    table(title, ("Step", "What", "Tool", "Arguments", "Effect"), rows, to_stdout=to_stdout)
+    table(title, ("Step", "What", "Tool", "Arguments", "Effect"), rows, whole={"Tool"}, to_stdout=to_stdout)
     covered = [(state["id"], said) for state in task["steps"] if (said := state["preview"].get("covers"))]
     if covered:
         table("Approved with the plan, and not shown before it is sent", ("", ""), covered, to_stdout=to_stdout)

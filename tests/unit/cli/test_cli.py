@@ -33,7 +33,14 @@ def test_serve_may_be_left_out() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["run"], ["run", "Add 1 and 2", "--plan", "x"], ["serve", "extra"], ["--nonsense"], ["tasks", "--limit", "many"]],
+    [
+        ["run"],
+        ["run", "Add 1 and 2", "--plan", "x"],
+        ["serve", "extra"],
+        ["--nonsense"],
+        ["tasks", "--limit", "many"],
+        ["tasks", "--status", "x"],
+    ],
 )
 def test_wrong_usage_ends_with_exit_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -175,6 +182,26 @@ def test_a_table_is_readable_where_there_is_little_room(
     assert sum(line.startswith("Arguments") for line in lines) == 1
     output.table("", ("", ""), [("Task", "t"), ("Status", "completed")])
     assert "Task     t" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("width", "first"), [("60", "Step  s1"), ("80", "")])
+def test_the_name_of_a_tool_is_never_broken(
+    width: str, first: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    name = f"files.{'write_' * 5}"
+    output.table("", ("Step", "What", "Tool"), [("s1", "words of a title " * 9, name)], whole={"Tool"})
+    shown = capsys.readouterr().out
+    assert name in shown
+    assert shown.partition("\n")[0].strip() == first
+
+
+def test_a_finding_is_shown_whole_where_there_is_little_room(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    output.print_finding("config", "ok", "/folder" * 9)
+    assert "/folder" * 9 in "".join(capsys.readouterr().out.split())
 
 
 def test_every_command_that_prints_facts_has_json() -> None:
