@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from agent_runtime.api.keys import new_key
@@ -15,6 +16,7 @@ from agent_runtime.mcp_servers.sandbox import find_bubblewrap_problem
 from agent_runtime.storage.owner import find_owner
 from command_line import AGENT_RUNTIME, Folder, ledger_call
 from odd_servers import Script
+from waiting import eventually_sync
 
 
 @pytest.fixture
@@ -164,6 +166,32 @@ def test_the_doctor_finds_what_works_and_what_does_not(folder: Folder) -> None:
     with folder.serve() as service:
         findings = folder.json("doctor", code=1)["findings"]
     assert any(service.url in finding["detail"] for finding in findings if finding["check"] == "store")
+
+
+@pytest.mark.slow
+def test_the_first_task_of_a_service_imports_nothing(folder: Folder) -> None:
+    folder.add_ledger(0)
+    folder.env["PYTHONPROFILEIMPORTTIME"] = "1"
+    plan = ledger_call("look")
+    plan["steps"].append({**plan["steps"][0], "id": "s2", "server": "calculator", "tool": "evaluate"})
+    plan["steps"][1]["arguments"] = {"expression": "2 + 3"}
+    with folder.serve() as service:
+
+        def has_listed() -> bool:
+            servers = httpx2.get(f"{service.url}/v1/tools/status").json()
+            return all(server["connected"] for server in servers if server["enabled"])
+
+        eventually_sync(has_listed)
+        httpx2.get(f"{service.url}/v1/tasks", headers={"Origin": "https://other.example"})  # to mark the log
+        service.follow_until(service.submit(plan, approve=True), "task.completed")
+    start, _, task = service.log.partition('"origin_refused"')
+    assert {"mcp", "agent_runtime.builtin.calculator"} <= set(imports_in(start))
+    assert imports_in(task.partition('"run_ended"')[0]) == []
+
+
+def imports_in(log: str) -> list[str]:
+    """Return the modules that Python names for PYTHONPROFILEIMPORTTIME."""
+    return [line.rpartition("|")[2].strip() for line in log.splitlines() if line.startswith("import time:")]
 
 
 def test_the_doctor_tells_each_finding_before_a_slow_server_has_answered(folder: Folder) -> None:
