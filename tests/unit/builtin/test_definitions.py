@@ -151,6 +151,13 @@ async def test_what_a_crash_says_stays_on_the_server(
     assert any(record.exc_info and record.exc_info[0] is RuntimeError for record in caplog.records)
 
 
+async def test_a_tool_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    answer = await make_builtin("calculator", tmp_path).call("power", {})
+    assert answer["isError"]
+    said = "There is no tool 'power'; there are: add, subtract, multiply, divide, evaluate."
+    assert answer["content"] == [{"type": "text", "text": said}]
+
+
 async def test_the_root_is_relative_to_the_base_folder(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     config = BuiltinConfig(server="filesystem", root="./files")
