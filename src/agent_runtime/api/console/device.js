@@ -2,21 +2,21 @@
 
 import { Store } from "./store.js";
 
-/** @param {string} name @param {string} initial */
-function remembered(name, initial) {
+/** Return a store whose value this browser keeps. @param {string} name @param {string} initial */
+function makeSetting(name, initial) {
   const store = new Store(localStorage.getItem(name) ?? initial);
   store.listen(() => localStorage.setItem(name, store.value));
   return store;
 }
 
 /** "system", "light" or "dark"; `theme.js` applies it before the page is drawn. */
-export const theme = remembered("theme", "system");
+export const theme = makeSetting("theme", "system");
 theme.listen(() => {
   document.documentElement.dataset.theme = theme.value;
 });
 
 /** "on" or "off". */
-export const shortcuts = remembered("shortcuts", "on");
+export const shortcuts = makeSetting("shortcuts", "on");
 
 /** "on" or "off". */
-export const notifying = remembered("notify", "off");
+export const notifying = makeSetting("notify", "off");

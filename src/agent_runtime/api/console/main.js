@@ -74,7 +74,7 @@ const NEXT_THEME = { system: "light", light: "dark", dark: "system" };
 
 /** @param {{ name: string, help: () => void }} props */
 function Header({ name, help }) {
-  const shown = useStore(theme);
+  const current = useStore(theme);
   const { me } = useStore(session);
   return html`
     <header class="bar">
@@ -88,7 +88,7 @@ function Header({ name, help }) {
       </nav>
       <div class="tools">
         ${me && me.via !== "anonymous" && html`<a class="me" href="#/access">${me.name}</a>`}
-        <button type="button" class="quiet" onClick=${() => theme.set(NEXT_THEME[shown] ?? "system")}>Theme: ${shown}</button>
+        <button type="button" class="quiet" onClick=${() => theme.set(NEXT_THEME[current] ?? "system")}>Theme: ${current}</button>
         <button type="button" class="quiet" aria-label="Keyboard shortcuts" onClick=${help}>?</button>
       </div>
     </header>

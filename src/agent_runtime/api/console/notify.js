@@ -20,11 +20,11 @@ export function notifyOf(tasks) {
   const isSeen = !document.hidden && document.hasFocus();
   if (!canNotify || notifying.value !== "on" || Notification.permission !== "granted" || isSeen) return;
   for (const task of tasks) {
-    const shown = new Notification("A task waits for you", { body: visible(cut(task.prompt, 200)), tag: task.task_id });
-    shown.addEventListener("click", () => {
+    const notification = new Notification("A task waits for you", { body: visible(cut(task.prompt, 200)), tag: task.task_id });
+    notification.addEventListener("click", () => {
       window.focus();
       go(hrefOf(["tasks", task.task_id]));
-      shown.close();
+      notification.close();
     });
   }
 }

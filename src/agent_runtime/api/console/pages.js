@@ -30,7 +30,7 @@ export class Pages {
     const page = [];
     while (page.length < PAGE && !this.ended) {
       await Promise.all(this.#parts.map((part) => this.#fill(part)));
-      const [newest] = this.#parts.filter(({ ahead }) => ahead.length).sort(byAge);
+      const [newest] = this.#parts.filter(({ ahead }) => ahead.length).sort((one, other) => byAge(one.ahead[0], other.ahead[0]));
       const next = newest?.ahead.shift();
       if (next) page.push(next);
     }
@@ -53,5 +53,5 @@ export class Pages {
   }
 }
 
-/** @param {{ ahead: SummaryView[] }} one @param {{ ahead: SummaryView[] }} other */
-const byAge = (one, other) => ((one.ahead[0].created_at ?? "") < (other.ahead[0].created_at ?? "") ? 1 : -1);
+/** Sorts tasks, newest first. @param {SummaryView} one @param {SummaryView} other */
+export const byAge = (one, other) => (other.created_at ?? "").localeCompare(one.created_at ?? "");

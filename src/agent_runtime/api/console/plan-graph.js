@@ -36,7 +36,7 @@ export function edgesTo(step) {
 }
 
 /** Return all edges between the steps of a plan. @param {(ToolStep | AgentStep)[]} steps */
-export function edgesOf(steps) {
+function edgesOf(steps) {
   const known = new Set(steps.map(({ id }) => id));
   return steps.flatMap(edgesTo).filter(({ from }) => known.has(from));
 }

@@ -4,7 +4,7 @@ import { ApiError } from "../client.js";
 import { client, textOf } from "./api.js";
 import { onChange } from "./feed.js";
 import { notifyOf } from "./notify.js";
-import { Pages } from "./pages.js";
+import { Pages, byAge } from "./pages.js";
 import { Store } from "./store.js";
 
 const MOST_WAITING = 200;
@@ -61,9 +61,9 @@ export async function filterTasks(group, words) {
 
 /** Load the next page. */
 export async function loadMore() {
-  const shown = pages;
-  await shown.load();
-  if (shown === pages) inbox.patch({ tasks: shown.tasks, ended: shown.ended });
+  const current = pages;
+  await current.load();
+  if (current === pages) inbox.patch({ tasks: current.tasks, ended: current.ended });
 }
 
 /** Load what has changed. It is loaded once more if this is called meanwhile. */
@@ -92,7 +92,7 @@ async function load() {
 
 async function loadWaiting() {
   const loaded = await Promise.all(WAITING.map((status) => client.listTasks({ limit: MOST_WAITING, status })));
-  const waiting = loaded.flatMap(({ tasks }) => tasks).sort((one, other) => compare(other, one));
+  const waiting = loaded.flatMap(({ tasks }) => tasks).sort(byAge);
   const isCut = loaded.some((page) => page.next_cursor !== null);
   const count = isCut ? await countWaiting() : waiting.length;
   const before = known;
@@ -106,22 +106,19 @@ async function countWaiting() {
   return WAITING.reduce((sum, status) => sum + (tasks[status] ?? 0), 0);
 }
 
-/** @param {SummaryView} one @param {SummaryView} other */
-const compare = (one, other) => (one.created_at ?? "").localeCompare(other.created_at ?? "");
-
 /** @param {Set<string>} dirty The tasks that have changed; an empty id stands for all. */
 async function loadTasks(dirty) {
-  const shown = pages;
+  const current = pages;
   const head = new Pages(statuses(), filter.words);
   await head.load();
   const fresh = new Set(head.tasks.map((task) => task.task_id));
-  const before = dirty.has("") ? [] : shown.tasks.filter((task) => !fresh.has(task.task_id));
-  const older = await updated(before, dirty);
-  if (shown !== pages) {
+  const before = dirty.has("") ? [] : current.tasks.filter((task) => !fresh.has(task.task_id));
+  const older = await reload(before, dirty);
+  if (current !== pages) {
     again = true;
     return;
   }
-  if (older.length) shown.tasks = [...head.tasks, ...older];
+  if (older.length) current.tasks = [...head.tasks, ...older];
   else pages = head;
   inbox.patch({ tasks: pages.tasks, ended: pages.ended, loaded: true });
 }
@@ -130,7 +127,7 @@ async function loadTasks(dirty) {
  * Return tasks of older pages as they are now, without those that are gone or no longer match.
  * @param {SummaryView[]} tasks @param {Set<string>} dirty
  */
-async function updated(tasks, dirty) {
+async function reload(tasks, dirty) {
   /** @param {SummaryView} task @returns {Promise<SummaryView[]>} */
   const now = async (task) => {
     if (!dirty.has(task.task_id)) return [task];

@@ -14,9 +14,9 @@ const TEXTS = new Set(["title", "placeholder", "alt", "aria-label", "aria-descri
 export const isRaw = (value) => typeof value === "object" && value !== null && Object.hasOwn(value, "rawJSON");
 
 /** Return a child with all of its texts made visible. @param {unknown} child @returns {unknown} */
-function shown(child) {
+function showHidden(child) {
   if (typeof child === "string") return visible(child);
-  if (Array.isArray(child)) return child.map(shown);
+  if (Array.isArray(child)) return child.map(showHidden);
   return isRaw(child) ? child.rawJSON : child;
 }
 
@@ -24,9 +24,9 @@ function shown(child) {
 function make(type, props, ...children) {
   if (props && typeof type === "string") {
     delete props.dangerouslySetInnerHTML;
-    for (const name of Object.keys(props)) if (TEXTS.has(name)) props[name] = shown(props[name]);
+    for (const name of Object.keys(props)) if (TEXTS.has(name)) props[name] = showHidden(props[name]);
   }
-  return h(type, props, ...(typeof type === "string" ? children.map(shown) : children));
+  return h(type, props, ...(typeof type === "string" ? children.map(showHidden) : children));
 }
 
 /** A template of elements and components: html`<p class="note">${text}</p>`. */

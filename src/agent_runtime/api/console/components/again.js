@@ -104,7 +104,7 @@ export function Failure({ task }) {
     <section class="failure" aria-label="Why it failed">
       <h2>${placeOf(task)}</h2>
       <p class="reason">${error.message}</p>
-      <p class="advice">${adviceFor(task)}</p>
+      <p>${adviceFor(task)}</p>
       <${Again} task=${task} />
     </section>
   `;

@@ -83,7 +83,7 @@ export function Allowed({ needs, children }) {
   useStore(session);
   const reason = reasonAgainst(...needs);
   return html`
-    <fieldset class="allowed" disabled=${Boolean(reason)}>${children}</fieldset>
+    <fieldset disabled=${Boolean(reason)}>${children}</fieldset>
     ${reason && html`<p class="note">${reason}</p>`}
   `;
 }
@@ -107,6 +107,31 @@ export function Field({ label, value, set, rows = 1, note, type = "text", ...mor
   `;
 }
 
+/**
+ * A fold whose contents are made, and loaded, when it is opened.
+ * @param {{ title: string, show: () => unknown, [name: string]: unknown }} props
+ */
+export function Fold({ title, show, ...attributes }) {
+  const [isOpen, setOpen] = useState(false);
+  /** @param {{ currentTarget: HTMLDetailsElement }} event */
+  const toggle = ({ currentTarget }) => setOpen(currentTarget.open);
+  return html`<details onToggle=${toggle} ...${attributes}><summary>${title}</summary>${isOpen && show()}</details>`;
+}
+
+/** A text with its caption; nothing if there is none. @param {{ caption: string, text: string | null }} props */
+export const Captioned = ({ caption, text }) =>
+  text === null ? null : html`<p class="caption">${caption}</p><pre>${text}</pre>`;
+
+/**
+ * A button that shows all of what is shown in part, and the part again.
+ * @param {{ isOpen: boolean, setOpen: (isOpen: boolean) => void, all: string }} props
+ */
+export const ShowAll = ({ isOpen, setOpen, all }) => html`
+  <button type="button" class="quiet fold" aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>
+    ${isOpen ? "Show less" : `Show all ${all}`}
+  </button>
+`;
+
 /** A value as indented JSON. @param {{ value: unknown }} props */
 export const Json = ({ value }) => html`<pre class="code">${JSON.stringify(value, null, 2)}</pre>`;
 
@@ -119,17 +144,17 @@ export const Status = ({ status }) => html`<span class=${`status ${status}`}>${s
 /** A time, as long ago; its title is exact. @param {{ at: string }} props */
 export const Ago = ({ at }) => html`<time datetime=${at} title=${timeText(at)}>${agoText(at)}</time>`;
 
-/** A text in a box that scrolls to its end as the text grows, unless the reader has scrolled back. @param {{ text: string, label: string }} props */
+/** A text in a box that scrolls to its end as the text grows, unless the reader has noteEnd back. @param {{ text: string, label: string }} props */
 export function Growing({ text, label }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const atEnd = useRef(true);
   useEffect(() => {
     if (box.current && atEnd.current) box.current.scrollTop = box.current.scrollHeight;
   }, [text]);
-  const scrolled = () => {
+  const noteEnd = () => {
     if (box.current) atEnd.current = box.current.scrollTop + box.current.clientHeight >= box.current.scrollHeight - 4;
   };
-  return html`<pre ref=${box} class="log" role="log" aria-label=${label} tabindex="0" onScroll=${scrolled}>${text}</pre>`;
+  return html`<pre ref=${box} class="log" role="log" aria-label=${label} tabindex="0" onScroll=${noteEnd}>${text}</pre>`;
 }
 
 /**

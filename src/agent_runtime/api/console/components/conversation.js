@@ -1,16 +1,13 @@
 // What a model was asked in a turn of an agent step, and what it answered in its own words.
 
 import { client, taskPath } from "../api.js";
-import { html, useState } from "../ui.js";
-import { Json, Problem, useLoaded } from "./basics.js";
-
-/** @param {{ caption: string, text: string }} props */
-const Part = ({ caption, text }) => html`<p class="caption">${caption}</p><pre class="asked">${text}</pre>`;
+import { html } from "../ui.js";
+import { Captioned, Fold, Json, Problem, useLoaded } from "./basics.js";
 
 /** @param {Record<string, any>} item */
 function Asked(item) {
-  if (item.type === "function_call_output") return html`<${Part} caption="Result of a call" text=${item.output} />`;
-  return html`<${Part} caption="Asked" text=${item.content} />`;
+  if (item.type === "function_call_output") return html`<${Captioned} caption="Result of a call" text=${item.output} />`;
+  return html`<${Captioned} caption="Asked" text=${item.content} />`;
 }
 
 /** @param {{ taskId: string, stepId: string, turn: number }} props */
@@ -23,7 +20,7 @@ function TurnOfModel({ taskId, stepId, turn }) {
   if (!conversation || !found) return html`<p class="note">The model was not asked.</p>`;
   return html`
     ${turn === 1 && html`
-      <${Part} caption="Instructions" text=${value.instructions} />
+      <${Captioned} caption="Instructions" text=${value.instructions} />
       <p class="caption">Functions that it may call</p>
       ${conversation.functions.map(({ name, description }) => html`<p class="function"><code>${name}</code> ${description}</p>`)}
       ${!conversation.functions.length && html`<p class="note">None: it only writes text.</p>`}
@@ -35,14 +32,6 @@ function TurnOfModel({ taskId, stepId, turn }) {
 }
 
 /** A fold that loads a turn when it is opened. @param {{ taskId: string, stepId: string, turn: number }} props */
-export function Conversation(props) {
-  const [isOpen, setOpen] = useState(false);
-  /** @param {{ currentTarget: HTMLDetailsElement }} event */
-  const toggle = ({ currentTarget }) => setOpen(currentTarget.open);
-  return html`
-    <details class="raw conversation" onToggle=${toggle}>
-      <summary>What the model was asked</summary>
-      ${isOpen && html`<${TurnOfModel} ...${props} />`}
-    </details>
-  `;
-}
+export const Conversation = (props) => html`
+  <${Fold} class="raw conversation" title="What the model was asked" show=${() => html`<${TurnOfModel} ...${props} />`} />
+`;

@@ -3,7 +3,7 @@
 import { client, textOf } from "../api.js";
 import { saveFile } from "../save-file.js";
 import { html, useEffect, useRef, useState } from "../ui.js";
-import { Button } from "./basics.js";
+import { Button, ShowAll } from "./basics.js";
 
 // Pictures without code in them, as in `domain/images.py`.
 const KINDS = ["image/png", "image/jpeg", "image/gif", "image/webp"];
@@ -67,15 +67,13 @@ function ResultImage({ taskId, image: { digest, media_type: mediaType, size }, a
  * @param {{ taskId: string, images: readonly ImageReference[] | undefined, source: string, name: string }} props
  */
 export function ResultImages({ taskId, images = [], source, name }) {
-  const [all, setAll] = useState(false);
-  const shown = all ? images : images.slice(0, LISTED);
+  const [isOpen, setOpen] = useState(false);
+  const first = isOpen ? images : images.slice(0, LISTED);
   return html`
-    ${shown.map((image, at) => html`
+    ${first.map((image, at) => html`
       <${ResultImage} key=${image.digest} taskId=${taskId} image=${image} name=${`${name}-${at + 1}`}
         alt=${`Image ${at + 1} of ${images.length} from ${source}`} />
     `)}
-    ${shown.length < images.length && html`
-      <button type="button" class="quiet fold" onClick=${() => setAll(true)}>Show all ${images.length} images</button>
-    `}
+    ${images.length > LISTED && html`<${ShowAll} isOpen=${isOpen} setOpen=${setOpen} all=${`${images.length} images`} />`}
   `;
 }

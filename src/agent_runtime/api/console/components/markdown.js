@@ -44,7 +44,7 @@ function isWeb(href) {
 }
 
 /** A link, which first shows where it leads. @param {{ href: string, children: unknown }} props */
-export function Link({ href, children }) {
+function Link({ href, children }) {
   const [open, setOpen] = useState(false);
   if (!isWeb(href)) return html`${children} <code class="target">${href}</code>`;
   return html`
@@ -64,8 +64,8 @@ function Picture({ href = "", text = "" }) {
 
 /** @param {Token} token @param {number} depth */
 function list({ ordered, start, items = [] }, depth) {
-  const shown = items.map((item) => html`<li>${nodes(item.tokens, depth)}</li>`);
-  return ordered ? html`<ol start=${start || 1}>${shown}</ol>` : html`<ul>${shown}</ul>`;
+  const entries = items.map((item) => html`<li>${nodes(item.tokens, depth)}</li>`);
+  return ordered ? html`<ol start=${start || 1}>${entries}</ol>` : html`<ul>${entries}</ul>`;
 }
 
 /** @param {Token} token @param {number} depth */

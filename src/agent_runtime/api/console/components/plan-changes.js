@@ -27,7 +27,7 @@ const Field = ({ name, field, numbers }) => html`
 /** @param {{ change: ChangeView, numbers: Numbers }} props */
 function Change({ change: { step_id: id, change, fields, sentence }, numbers }) {
   const whole = id !== null && change !== "changed";
-  const shown = Object.entries(fields).filter(([name]) => !whole || !IN_SENTENCE.test(name));
+  const rows = Object.entries(fields).filter(([name]) => !whole || !IN_SENTENCE.test(name));
   const number = id === null ? undefined : numbers.get(id);
   const subject = id === null ? "the plan as a whole" : number === undefined ? `step ${id}` : `step ${number}`;
   return html`
@@ -35,8 +35,8 @@ function Change({ change: { step_id: id, change, fields, sentence }, numbers }) 
       <p><strong>${VERBS[change] ?? change} ${subject}</strong></p>
       ${sentence.from !== sentence.to && sentence.from && html`<p><del><span class="hidden">before: </span>${sentence.from}</del></p>`}
       ${sentence.from !== sentence.to && sentence.to && html`<p><ins><span class="hidden">now: </span>${sentence.to}</ins></p>`}
-      ${!whole && shown.length > 0 && html`
-        <dl class="values">${shown.map(([name, field]) => html`<${Field} name=${name} field=${field} numbers=${numbers} />`)}</dl>
+      ${!whole && rows.length > 0 && html`
+        <dl class="values">${rows.map(([name, field]) => html`<${Field} name=${name} field=${field} numbers=${numbers} />`)}</dl>
       `}
     </li>
   `;
@@ -56,7 +56,7 @@ export function PlanChanges({ task, plan }) {
       ${value && !value.changes.length && html`<p class="note">Nothing that counts.</p>`}
       ${value && html`
         <ul>${value.changes.map((change) => html`<${Change} key=${change.step_id} change=${change} numbers=${numbers} />`)}</ul>
-        <details><summary>As text</summary><pre class="diff">${value.text}</pre></details>
+        <details><summary>As text</summary><pre>${value.text}</pre></details>
       `}
     </details>
   `;

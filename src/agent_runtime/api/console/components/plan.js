@@ -19,14 +19,14 @@ const TIMES_THE_TIMEOUT = 10;
 /** @typedef {[name: string, text: string | false | null | undefined]} Fact */
 
 /** @param {string[]} words */
-const joined = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
+const listWords = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
 
 /** Say what a step takes from others, and what it waits for. @param {ToolStep | AgentStep} step @param {Numbers} numbers */
 function flowText(step, numbers) {
   return edgesTo(step).map(({ from, kind, names }) => {
     const name = stepName(from, numbers);
     if (kind === "order") return `waits for ${name}`;
-    return kind === "data" ? `takes ${joined(names)} from ${name}` : `looks at the result of ${name}`;
+    return kind === "data" ? `takes ${listWords(names)} from ${name}` : `looks at the result of ${name}`;
   }).join("; ");
 }
 

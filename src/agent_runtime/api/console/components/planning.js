@@ -1,11 +1,8 @@
 // What a language model was asked for the plans of a task, and what it answered.
 
 import { client, taskPath } from "../api.js";
-import { html, useState } from "../ui.js";
-import { Problem, useLoaded } from "./basics.js";
-
-/** @param {{ caption: string, text: string | null }} props */
-const Part = ({ caption, text }) => (text === null ? null : html`<p class="caption">${caption}</p><pre>${text}</pre>`);
+import { html } from "../ui.js";
+import { Captioned, Fold, Problem, useLoaded } from "./basics.js";
 
 /** @param {{ attempt: PlanningAttemptView }} props */
 function Attempt({ attempt }) {
@@ -15,11 +12,11 @@ function Attempt({ attempt }) {
     <div class="attempt">
       <p class="line">${`Attempt ${number}, for revision ${revision}: ${outcome.replaceAll("_", " ")}, ${cost}`}</p>
       ${cut && html`<p class="note">Long texts are shown in part.</p>`}
-      <${Part} caption="Instructions" text=${instructions} />
+      <${Captioned} caption="Instructions" text=${instructions} />
       ${messages.map(({ role, content }) => html`
-        <${Part} caption=${role === "user" ? "Asked" : "Answered before"} text=${content} />
+        <${Captioned} caption=${role === "user" ? "Asked" : "Answered before"} text=${content} />
       `)}
-      <${Part} caption="Answer" text=${answer} />
+      <${Captioned} caption="Answer" text=${answer} />
       ${faults.map((fault) => html`<p class="error">${[fault.field, fault.message].filter(Boolean).join(": ")}</p>`)}
       ${message && html`<p class="error">${message}</p>`}
     </div>
@@ -37,14 +34,7 @@ function Attempts({ id, turn }) {
 }
 
 /** A fold that loads the attempts of a task when it is opened. @param {{ task: TaskView }} props */
-export function Planning({ task }) {
-  const [isOpen, setOpen] = useState(false);
-  /** @param {{ currentTarget: HTMLDetailsElement }} event */
-  const toggle = ({ currentTarget }) => setOpen(currentTarget.open);
-  return html`
-    <details class="planning" onToggle=${toggle}>
-      <summary>What the model was asked</summary>
-      ${isOpen && html`<${Attempts} id=${task.task_id} turn=${`${task.plan_revision} ${task.status === "pending"}`} />`}
-    </details>
-  `;
+export function Planning({ task: { task_id: id, plan_revision: revision, status } }) {
+  const show = () => html`<${Attempts} id=${id} turn=${`${revision} ${status === "pending"}`} />`;
+  return html`<${Fold} class="planning" title="What the model was asked" show=${show} />`;
 }

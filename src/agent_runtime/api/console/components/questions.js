@@ -248,7 +248,7 @@ function InputQuestion({ asked, opened }) {
           <${SchemaForm} schema=${formOf(asked.schema)} value=${content} set=${setContent} />
         <//>
         <p class="note">
-          ${"Decline tells the server that you refuse to answer, Dismiss that you leave the question open. "}
+          ${"Decline tells the server that you refuse to answer, Dismiss that you do not decide. "}
           It goes on as it likes. To stop the whole task, cancel it below.
         </p>
       <//>

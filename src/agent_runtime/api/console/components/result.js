@@ -3,7 +3,7 @@
 import { countText } from "../format.js";
 import { saveFile } from "../save-file.js";
 import { html, useState } from "../ui.js";
-import { Button, Json } from "./basics.js";
+import { Button, Json, ShowAll } from "./basics.js";
 import { ResultImages } from "./images.js";
 import { Markdown, isMarkdown, isPicture } from "./markdown.js";
 
@@ -27,7 +27,7 @@ async function copy(text) {
 const asFile = (text) => new Blob([text], { type: "text/plain;charset=utf-8" });
 
 /** @param {{ text: string, name: string }} props */
-export function TakeAway({ text, name }) {
+function TakeAway({ text, name }) {
   const [copied, setCopied] = useState(false);
   const take = async () => {
     await copy(text);
@@ -47,16 +47,14 @@ function isLong(text) {
 
 /** A text that is shown in part until all of it is wanted. @param {{ text: string, formatted: boolean }} props */
 function Folded({ text, formatted }) {
-  const [open, setOpen] = useState(false);
+  const [isOpen, setOpen] = useState(false);
   const long = isLong(text);
-  const start = open ? text : text.slice(0, MOST_AT_FIRST).replace(/[\uD800-\uDBFF]$/, "");
+  const start = isOpen ? text : text.slice(0, MOST_AT_FIRST).replace(/[\uD800-\uDBFF]$/, "");
   const content = formatted ? html`<${Markdown} text=${text} />` : html`<pre>${start}${start.length < text.length && "…"}</pre>`;
   if (!long) return content;
   return html`
-    <div class=${open ? "unfolded" : "folded"} tabindex="0" role="group" aria-label="Text">${content}</div>
-    <button type="button" class="quiet fold" aria-expanded=${open} onClick=${() => setOpen(!open)}>
-      ${open ? "Show less" : `Show all ${countText(text.length, "character")}`}
-    </button>
+    <div class=${isOpen ? "unfolded" : "folded"} tabindex="0" role="group" aria-label="Text">${content}</div>
+    <${ShowAll} isOpen=${isOpen} setOpen=${setOpen} all=${countText(text.length, "character")} />
   `;
 }
 

@@ -58,7 +58,7 @@ function outcomeOf({ began, result, refused, asks, ended }) {
 function CallEntry({ call, axis, now, name, taskId, alone, running }) {
   const { server, tool, args, attempt, began, ended, ms, result, notes, refused } = call;
   const isOpen = began !== null && ended === null && running;
-  const shown = result && html`<${CallResult} result=${result} name=${name} taskId=${taskId} source=${`${server}.${tool}`} />`;
+  const view = result && html`<${CallResult} result=${result} name=${name} taskId=${taskId} source=${`${server}.${tool}`} />`;
   const outcome = isOpen || outcomeOf(call) !== "running" ? outcomeOf(call) : "";
   return html`
     <li class=${`entry call ${outcome.replaceAll(" ", "-")}`}>
@@ -73,7 +73,7 @@ function CallEntry({ call, axis, now, name, taskId, alone, running }) {
       ${refused && html`<p class="error">${refused}</p>`}
       ${notes.map((note) => html`<p class="note">${note}</p>`)}
       ${Object.keys(args).length > 0 && html`<details class="raw"><summary>Arguments</summary><${Json} value=${args} /></details>`}
-      ${result && (alone ? shown : html`<details class="raw" open=${result.is_error || Boolean(result.images)}><summary>Result</summary>${shown}</details>`)}
+      ${result && (alone ? view : html`<details class="raw" open=${result.is_error || Boolean(result.images)}><summary>Result</summary>${view}</details>`)}
     </li>
   `;
 }
@@ -169,14 +169,14 @@ export function Run({ task, plan, events, texts, reports }) {
   const steps = useMemo(() => runOf(events), [events]);
   const now = useNow(task.status === "executing");
   const axis = useMemo(() => axisOf(steps.values(), now), [steps, now]);
-  const shown = plan.steps.map((step, at) => ({ step, at, run: steps.get(step.id) })).filter(({ run }) => run);
-  if (!shown.length) return null;
+  const rows = plan.steps.map((step, at) => ({ step, at, run: steps.get(step.id) })).filter(({ run }) => run);
+  if (!rows.length) return null;
   return html`
     <section class="run" aria-label="Run">
       <h2>Run</h2>
       <p class="marks">${summaryOf(task, steps, now)}</p>
       <ol class="timeline">
-        ${shown.map(({ step, at, run }) => html`
+        ${rows.map(({ step, at, run }) => html`
           <${StepOfRun} key=${step.id} number=${at + 1} title=${step.title} tool=${step.kind === "tool" ? `${step.server}.${step.tool}` : null}
             state=${task.steps[at]} run=${run} axis=${axis} now=${now} taskId=${task.task_id} writing=${texts.get(step.id)}
             report=${reports.get(step.id)} />

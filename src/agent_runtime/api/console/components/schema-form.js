@@ -167,10 +167,10 @@ function TextField(props) {
 function ChoiceField(props) {
   const { value, set, required, choices } = props;
   const id = useId();
-  const shown = value === undefined || choices.some((one) => JSON.stringify(one) === JSON.stringify(value)) ? choices : [value, ...choices];
-  const chosen = value === undefined ? "" : String(shown.findIndex((one) => JSON.stringify(one) === JSON.stringify(value)));
+  const options = value === undefined || choices.some((one) => JSON.stringify(one) === JSON.stringify(value)) ? choices : [value, ...choices];
+  const chosen = value === undefined ? "" : String(options.findIndex((one) => JSON.stringify(one) === JSON.stringify(value)));
   /** @param {{ currentTarget: HTMLSelectElement }} event */
-  const change = ({ currentTarget }) => set(currentTarget.value === "" ? undefined : shown[Number(currentTarget.value)]);
+  const change = ({ currentTarget }) => set(currentTarget.value === "" ? undefined : options[Number(currentTarget.value)]);
   const nameOf = (/** @type {any} */ one) => {
     const text = typeof one === "boolean" ? (one ? "yes" : "no") : typeof one === "string" ? one : JSON.stringify(one);
     const name = props.schema.enumNames?.[choices.indexOf(one)];
@@ -180,7 +180,7 @@ function ChoiceField(props) {
     <${Labelled} ...${props} id=${id}>
       <select id=${id} value=${chosen} onChange=${change} required=${required}>
         ${(!required || value === undefined) && html`<option value="" selected=${chosen === ""}>not given</option>`}
-        ${shown.map((one, at) => html`<option value=${String(at)} selected=${chosen === String(at)}>${nameOf(one)}</option>`)}
+        ${options.map((one, at) => html`<option value=${String(at)} selected=${chosen === String(at)}>${nameOf(one)}</option>`)}
       </select>
     <//>
   `;
@@ -273,7 +273,7 @@ function ReferenceField(props) {
 }
 
 /** One value of a form. @param {FieldProps} props @returns {unknown} */
-export function SchemaField(props) {
+function SchemaField(props) {
   const { schema, nullable } = resolve(props.schema, props.root);
   const kind = kindOf(schema);
   const { value, numbers } = props;

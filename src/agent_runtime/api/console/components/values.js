@@ -3,7 +3,7 @@
 
 import { countText } from "../format.js";
 import { html, isRaw, useState } from "../ui.js";
-import { Json } from "./basics.js";
+import { Json, ShowAll } from "./basics.js";
 
 const MOST_CHARACTERS = 400;
 const MOST_LINES = 10;
@@ -52,20 +52,18 @@ function startOf(text) {
 
 /** A text; references in it are named, if there are `numbers`. @param {{ text: string, numbers: Numbers | null }} props */
 function Text({ text, numbers }) {
-  const [open, setOpen] = useState(false);
+  const [isOpen, setOpen] = useState(false);
   if (text === "") return html`<span class="note">empty text</span>`;
   const start = startOf(text);
-  const shown = open ? text : start;
-  const parts = numbers ? partsOf(shown) : [shown];
+  const part = isOpen ? text : start;
+  const parts = numbers ? partsOf(part) : [part];
   return html`
     <div class="value-text">
-      ${parts.map((part) => (typeof part === "string" ? part : html`<${Result} reference=${part} numbers=${numbers} />`))}
-      ${!open && start.length < text.length && "…"}
+      ${parts.map((one) => (typeof one === "string" ? one : html`<${Result} reference=${one} numbers=${numbers} />`))}
+      ${!isOpen && start.length < text.length && "…"}
     </div>
     ${start.length < text.length && html`
-      <button type="button" class="quiet fold" aria-expanded=${open} onClick=${() => setOpen(!open)}>
-        ${open ? "Show less" : `Show all ${countText(text.length, "character")}`}
-      </button>
+      <${ShowAll} isOpen=${isOpen} setOpen=${setOpen} all=${countText(text.length, "character")} />
     `}
   `;
 }
@@ -78,12 +76,12 @@ function Result({ reference: { step, path }, numbers }) {
 
 /** @param {{ items: unknown[], numbers: Numbers | null, depth: number }} props */
 function Items({ items, numbers, depth }) {
-  const [all, setAll] = useState(false);
-  const shown = all ? items : items.slice(0, MOST_ITEMS);
+  const [isOpen, setOpen] = useState(false);
+  const first = isOpen ? items : items.slice(0, MOST_ITEMS);
   return html`
-    <ol class="items">${shown.map((item) => html`<li><${Value} value=${item} numbers=${numbers} depth=${depth} /></li>`)}</ol>
-    ${items.length > shown.length && html`
-      <button type="button" class="quiet fold" onClick=${() => setAll(true)}>Show all ${countText(items.length, "item")}</button>
+    <ol class="items">${first.map((item) => html`<li><${Value} value=${item} numbers=${numbers} depth=${depth} /></li>`)}</ol>
+    ${items.length > MOST_ITEMS && html`
+      <${ShowAll} isOpen=${isOpen} setOpen=${setOpen} all=${countText(items.length, "item")} />
     `}
   `;
 }

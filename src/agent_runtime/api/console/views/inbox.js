@@ -38,7 +38,7 @@ function Search({ words, set }) {
   useEffect(() => setText(words), [words]);
   useEffect(() => () => clearTimeout(timer.current), []);
   /** @param {{ currentTarget: HTMLInputElement }} event */
-  const typed = ({ currentTarget: { value } }) => {
+  const change = ({ currentTarget: { value } }) => {
     setText(value);
     clearTimeout(timer.current);
     timer.current = setTimeout(() => set(value.trim()), TYPING_MS);
@@ -52,7 +52,7 @@ function Search({ words, set }) {
   return html`
     <form role="search" onSubmit=${submit}>
       <label class="hidden" for="search">Search tasks</label>
-      <input id="search" type="search" maxlength="256" placeholder="Search prompts and labels" value=${text} onInput=${typed} />
+      <input id="search" type="search" maxlength="256" placeholder="Search prompts and labels" value=${text} onInput=${change} />
     </form>
   `;
 }

@@ -64,7 +64,7 @@ export function Task({ route: { path: [, id], query } }) {
   return html`
     <article class="task" data-task=${id}>
       ${back}
-      <header class="task-head">
+      <header>
         <${Title}>${long ? task.prompt.slice(0, 200).split("\n")[0] : task.prompt}<//>
         <p class="marks"><span role="status"><${Status} status=${status} /></span> ${task.created_at && html`<${Ago} at=${task.created_at} />`} <code>${id}</code></p>
       </header>
