@@ -57,6 +57,7 @@ def test_a_tool_is_called_by_hand_and_its_plan_is_shown_and_approved(folder: Fol
     shown = folder("tools", "show", "calculator.add")
     assert "call calculator.add a=A b=B" in shown.stderr
     assert folder.json("tools", "show", "calculator.add")["effect"] == "read"
+    assert "calculator.divide" in folder("tools", "show", "calculator").stdout
     with terminal(folder, "call", "calculator.add", "a=15", "b=27") as called:
         called.wait_for("[y/n/r]")
         assert "b = 27" in called.shown
@@ -68,7 +69,11 @@ def test_a_tool_is_called_by_hand_and_its_plan_is_shown_and_approved(folder: Fol
     ("words", "said"),
     [
         (("calculator.ad", "a=1"), "did you mean calculator.add"),
-        (("calculator.add", "a=1"), "arguments.b: This is required"),
+        (("add", "a=1", "b=2"), "did you mean calculator.add?"),
+        (("calculater.add", "a=1", "b=2"), "did you mean calculator.add?"),
+        (("calculator", "a=1", "b=2"), "`agent-runtime tools show calculator` lists"),
+        (("nothing", "a=1"), "write SERVER.TOOL. The servers are calculator, filesystem, text."),
+        (("calculator.add", "a=1"), "agent-runtime: b: This is required"),
         (("calculator.add", "a=one", "b=2"), "'one' is not of type 'number'"),
         (("calculator.add", "a"), "Write name=value"),
         (("text.summarize", "text=x"), "There is no tool 'text.summarize'"),
@@ -97,6 +102,15 @@ def test_a_plan_is_run_from_a_file_taken_out_edited_and_put_back(folder: Folder)
     assert outdated.returncode == 1
     digest = folder.json("show", task_id)["plan_digest"]
     assert folder.json("approve", task_id, "--digest", digest)["result"] == "16"
+
+
+def test_the_faults_of_a_plan_are_told_one_on_each_line_by_their_places_in_the_file(folder: Folder) -> None:
+    step = "{id: s1, kind: tool, server: calculator, tool: ad, arguments: {a: 15}}"
+    refused = folder("run", "--plan", "-", says=f"goal: Add\nlimit: 1\nsteps: [{step}, {{id: s2}}]\n")
+    assert refused.returncode == 1
+    kind, limit = refused.stderr.splitlines()
+    assert kind == "agent-runtime: -: steps[1].kind: This field is required: 'tool' or 'agent'."
+    assert limit.startswith("agent-runtime: -: limit: ")
 
 
 @pytest.mark.slow

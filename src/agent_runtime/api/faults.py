@@ -20,7 +20,6 @@ _ARRAY = "It must be an array."
 _WHOLE_NUMBER = "It must be a whole number."
 _NUMBER = "It must be a number."
 _BOOLEAN = "It must be true or false."
-_KIND = "It must be 'tool' or 'agent'."
 
 _SENTENCES = {
     "extra_forbidden": "There is no such field; the fields are listed at /docs.",
@@ -50,8 +49,8 @@ _SENTENCES = {
     "literal_error": "It must be {expected}.",
     "enum": "It must be {expected}.",
     "value_error": "It {error}.",  # ours begin with `must`
-    "union_tag_not_found": _KIND,
-    "union_tag_invalid": _KIND,
+    "union_tag_not_found": "This field is required: 'tool' or 'agent'.",
+    "union_tag_invalid": "It must be 'tool' or 'agent'.",
 }
 
 

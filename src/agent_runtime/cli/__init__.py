@@ -14,7 +14,7 @@ from io import TextIOWrapper
 from agent_runtime.cli.arguments import parse
 from agent_runtime.cli.output import say
 from agent_runtime.client import ClientError, KeyRefusedError
-from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError
+from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, InvalidInputError
 
 __all__ = ["main"]
 
@@ -37,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         say(f"agent-runtime: {error}")
         return 2
+    except InvalidInputError as error:
+        for fault in error.faults:
+            say(f"agent-runtime: {fault}")
+        return 1
     except (AgentRuntimeError, ClientError) as error:
         say(f"agent-runtime: {error}")
         if isinstance(error, KeyRefusedError):

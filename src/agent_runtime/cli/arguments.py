@@ -194,8 +194,9 @@ def _tools(commands: _Commands) -> None:
     _client(tools, "the catalogue and the servers", level="error")
     verbs = tools.add_subparsers(title="commands", metavar="COMMAND")
     show = _add(verbs, "show", "calling:show_tool", "show what a tool does, its arguments, and how to call it")
-    show.add_argument("tool", metavar="SERVER.TOOL", help="the tool, as `tools` names it")
-    _client(show, "the tool, as in the catalogue", level="error")
+    show_help = "the tool, as `tools` names it; SERVER alone lists the tools of a server"
+    show.add_argument("tool", metavar="SERVER.TOOL", help=show_help)
+    _client(show, "the tool, or the tools, as in the catalogue", level="error")
     added = verbs.add_parser(
         "import",
         help="add the servers of another MCP client to the registry",

@@ -215,12 +215,7 @@ def tools(options: argparse.Namespace) -> int:
     if options.json:
         output.document({"tools": catalogue, "servers": servers})
         return 0
-    offered = [tool for tool in catalogue if tool["status"] == "available"]
-    rows = [
-        (f"{t['server']}.{t['tool']}", output.describe_effect(t), one_line(t["description"] or "", 200))
-        for t in offered
-    ]
-    output.table("", ("Tool", "Effect", "What it does"), rows)
+    output.tool_table([tool for tool in catalogue if tool["status"] == "available"])
     missing = [(server["id"], server["detail"]) for server in servers if not server["connected"]]
     missing += [
         (f"{tool['server']}.{tool['tool']}", tool["detail"] or "")

@@ -4,7 +4,7 @@ import argparse
 
 from agent_runtime.cli import output
 from agent_runtime.cli.plan_files import read_written_plan, write_plan
-from agent_runtime.cli.running import finish, show_plan
+from agent_runtime.cli.running import finish, name_faults, show_plan
 from agent_runtime.cli.service import connect
 from agent_runtime.domain.errors import Fault, InvalidInputError
 
@@ -27,7 +27,8 @@ def edit(options: argparse.Namespace) -> int:
     plan, digest = read_written_plan(options.file)
     with connect(options, resume=True) as service:
         current = service.client.get_task(options.task_id)
-        service.client.edit(options.task_id, plan, digest or current["plan_digest"] or "")
+        with name_faults("plan.", f"{options.file}: "):
+            service.client.edit(options.task_id, plan, digest or current["plan_digest"] or "")
         task = service.client.get_task(options.task_id)
         if task["status"] == "awaiting_approval":
             show_plan(service.client, task)

@@ -167,6 +167,15 @@ def _console(*, to_stdout: bool) -> "Console":
     return PipedConsole(file=stream, width=width, highlight=False)
 
 
+def tool_table(tools: Iterable[Mapping[str, Any]]) -> None:
+    """Print the name of each tool, its effect and what it does."""
+    rows = [
+        (f"{tool['server']}.{tool['tool']}", describe_effect(tool), one_line(tool["description"] or "", 200))
+        for tool in tools
+    ]
+    table("", ("Tool", "Effect", "What it does"), rows)
+
+
 def plan_table(task: Mapping[str, Any], *, to_stdout: bool = False) -> None:
     """Print the plan for approval: the tool, the arguments and the effect of each step."""
     contract = task["plan_object"]

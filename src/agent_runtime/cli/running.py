@@ -2,8 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from agent_runtime.cli import output
@@ -13,7 +13,7 @@ from agent_runtime.cli.live_text import LiveText
 from agent_runtime.cli.plan_files import read_plan
 from agent_runtime.cli.service import connect
 from agent_runtime.cli.spinner import Spinner
-from agent_runtime.client import ApiError, CallQuestion, Client, Task
+from agent_runtime.client import ApiError, CallQuestion, Client, InvalidRequestError, Task
 from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.text.escaping import is_blank
 
@@ -30,8 +30,27 @@ def run(options: argparse.Namespace) -> int:
         prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     if is_blank(prompt):
         raise InvalidInputError([Fault("PROMPT", "The prompt is empty: say what is to be done.")])
-    with connect(options, creates=True) as service:
+    with connect(options, creates=True) as service, name_faults("plan.", f"{options.plan}: "):
         return carry_through(options, service.client, prompt, plan)
+
+
+@contextmanager
+def name_faults(place: str, typed: str) -> Iterator[None]:
+    """Name the faults of a request by what the person has typed, in place of a place in the request.
+
+    Raises: InvalidInputError in place of InvalidRequestError.
+    """
+    try:
+        yield
+    except InvalidRequestError as error:
+        if not any(fault.field.startswith(place) for fault in error.errors):
+            raise
+        faults = [Fault(_rename(fault.field, place, typed), fault.message) for fault in error.errors]
+        raise InvalidInputError(faults) from error
+
+
+def _rename(field: str, place: str, typed: str) -> str:
+    return f"{typed}{field.removeprefix(place)}" if field.startswith(place) else field
 
 
 def carry_through(
