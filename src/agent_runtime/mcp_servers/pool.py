@@ -298,8 +298,7 @@ class ServerPool:
         return (await self._get_connector()).open(server)
 
     async def _open_stdio(self, server: StdioServer) -> "OverStdio":
-        connector = await self._get_connector()
-        return await connector.open_stdio(server, self._own)
+        return await (await self._get_connector()).open_stdio(server, self._own)
 
     async def _get_connector(self) -> "Connector":
         if self._connector is None:
