@@ -80,9 +80,15 @@ def serve(folder: Folder, *before: str, pass_fds: tuple[int, ...] = ()) -> Itera
         service.stop()
 
 
-def ask_for_tools(folder: Folder) -> None:
-    """Query the tools of every server, and wait for the answers."""
-    done = folder("tools", "--refresh")
+def ask_for_tools(folder: Folder, *before: str) -> None:
+    """Query the tools of every server, and wait for the answers. `before` is a command prefix.
+
+    A service without powers cannot see a caller that has more of them, and refuses it while servers run.
+    """
+    command = [*before, *AGENT_RUNTIME, "tools", "--refresh"]
+    done = subprocess.run(
+        command, cwd=folder.path, env=folder.env, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -114,7 +120,7 @@ def test_the_environment_of_the_service_holds_no_secret_once_it_runs(planted_ser
 @pytest.mark.slow
 def test_a_server_reads_no_memory_environment_or_open_file_of_what_started_it(planted_servers: Planted) -> None:
     with serve(planted_servers.folder, *without_powers()) as service:
-        ask_for_tools(planted_servers.folder)
+        ask_for_tools(planted_servers.folder, *without_powers())
         assert_not_seen_into(planted_servers, service.process.pid)
 
 
