@@ -70,7 +70,7 @@ def test_what_waits_comes_first_however_old_it_is(own_service: Service, browser:
     for number in range(55):
         own_service.complete_task(prompt=f"number {number}")
     open_view(browser, own_service)
-    browser.until_shown("Waits for you (1)")
+    browser.until_shown("Waits for you (1)", "Everything else")
     assert rows(browser)[:2] == ["the old one", "number 54"]
 
 

@@ -54,6 +54,13 @@ CUT_NODES = """[...document.querySelectorAll(".node-text")].filter(
 ).length"""
 """The number of texts in the picture of the plan that do not fit into their box."""
 
+CROWDED_SENTENCES = """[...document.querySelectorAll(".step-body")].filter((step) => {
+  const [sentence, buttons] = [".sentence", ".step-buttons"].map((name) => step.querySelector(name));
+  const room = sentence.getBoundingClientRect().right - parseFloat(getComputedStyle(sentence).paddingRight);
+  return buttons && room > buttons.getBoundingClientRect().left;
+}).length"""
+"""The number of sentences of steps that may reach under the buttons beside them."""
+
 
 @pytest.fixture
 def wide(tmp_path: Path) -> Iterator[Browser]:
@@ -73,6 +80,7 @@ def judge(browser: Browser) -> None:
     for one, other in itertools.combinations(texts, 2):
         assert not any(cover(*lines) for lines in itertools.product(one["lines"], other["lines"])), (one, other)
     assert browser.value_of(CUT_NODES) == 0
+    assert browser.value_of(CROWDED_SENTENCES) == 0
 
 
 def cover(one: dict[str, float], other: dict[str, float]) -> bool:

@@ -26,15 +26,16 @@ async function runAgain(task, from, { edit = false } = {}) {
 function Again({ task }) {
   const from = canResume(task) ? "failed_step" : "start";
   const failed = task.status === "failed";
+  const needsWords = failed && NEED_OTHER_WORDS.has(task.error?.code ?? "");
   return html`
     <${Allowed} needs=${["submit"]}>
       <p class="buttons">
         ${canResume(task) && html`
           <${Button} kind="primary" action=${() => runAgain(task, "failed_step")}>Run again from the failed step<//>
         `}
-        <${Button} kind=${failed && !canResume(task) ? "primary" : undefined} action=${() => runAgain(task, "start")}>Run again<//>
+        <${Button} kind=${failed && !canResume(task) && !needsWords ? "primary" : undefined} action=${() => runAgain(task, "start")}>Run again<//>
         ${task.plan_object && html`<${Button} action=${() => runAgain(task, from, { edit: true })}>Edit and try again<//>`}
-        <a class="button" href=${hrefOf(["new"], { from: task.task_id })}>Duplicate</a>
+        <a class=${needsWords ? "button primary" : "button"} href=${hrefOf(["new"], { from: task.task_id })}>Duplicate</a>
       </p>
       <p class="note">The new task shows its plan, and runs when that is approved.</p>
     <//>
@@ -54,16 +55,18 @@ export function Actions({ task, opened }) {
 }
 
 const MODEL = "Look at Models in the menu for the state of the language model. When it can be used, run the task again.";
-const CHANGE_STEP = "Change the step with “Edit and try again”";
+const CHANGE_STEP = "change the step with “Edit and try again”";
+
+/** The errors that come again if the same words are planned again. */
+const NEED_OTHER_WORDS = new Set(["planning_refused", "tool_missing", "invalid_plan"]);
 
 /** What to do about the codes of docs/reference/errors.md. @type {Record<string, string>} */
 const ADVICE = {
-  tool_error: `If the cause is gone, run it again. Otherwise: ${CHANGE_STEP}.`,
   result_unreadable: "The server sent something that is no result. Ask its maintainer; running it again may give the same.",
-  call_denied: `Nothing was sent. ${CHANGE_STEP}, so that you can agree to its call.`,
-  condition_failed: `Its condition does not fit what the earlier steps gave. ${CHANGE_STEP}.`,
-  reference_failed: `It needs something that an earlier step did not give. ${CHANGE_STEP}.`,
-  max_turns: `The model was not done in the turns that the step allows. ${CHANGE_STEP}: make it smaller, or allow more turns.`,
+  call_denied: `Nothing was sent. To agree to its call, ${CHANGE_STEP}.`,
+  condition_failed: `Its condition does not fit what the earlier steps gave. To go on, ${CHANGE_STEP}.`,
+  reference_failed: `It needs something that an earlier step did not give. To go on, ${CHANGE_STEP}.`,
+  max_turns: `The model was not done in the turns that the step allows. To make it smaller or allow more turns, ${CHANGE_STEP}.`,
   budget_exceeded: "The limits of the task are used up. Begin a new one with “Duplicate”, and ask for less at once.",
   planning_refused: "Say it in other words: “Duplicate” begins a new task with these.",
   tool_missing: "Look at Servers in the menu for the tools that there are, or say it in other words with “Duplicate”.",
@@ -83,7 +86,7 @@ const ENDS = {
 function adviceFor({ error }) {
   if (!error) return "";
   if (error.code.startsWith("model_")) return MODEL;
-  return ADVICE[error.code] ?? `${CHANGE_STEP}, or run it again if the cause is gone.`;
+  return ADVICE[error.code] ?? `If the cause is gone, run it again. Otherwise ${CHANGE_STEP}.`;
 }
 
 /** @param {TaskView} task */

@@ -108,7 +108,7 @@ function Step({ number, step, state, preview, task, plan, opened, numbers }) {
             <//>`
           : html`<p class="step-buttons">
               <button type="button" class="quiet" aria-expanded=${open} aria-label=${`Exact call of step ${number}`}
-                onClick=${() => setOpen(!open)}>${open ? "Hide the exact call" : "Exact call"}</button>
+                onClick=${() => setOpen(!open)}>Exact call</button>
               ${mayEdit && html`
                 <button type="button" class="quiet" aria-label=${`Edit step ${number}`} onClick=${() => setEditing(true)}>Edit</button>
               `}
@@ -153,7 +153,7 @@ export function Plan({ task, plan, opened }) {
           <span>files as of ${timeText(current.as_of)} <button type="button" class="link" onClick=${reload}>Look again</button></span>
         `}
       </p>
-      ${plan.goal && plan.goal !== task.prompt && html`<p><span class="note">Goal:</span> ${plan.goal}</p>`}
+      ${plan.goal && plan.goal !== task.prompt && html`<p>Goal: ${plan.goal}</p>`}
       ${task.plan_notes.map((note) => html`<p class="warning">${note}</p>`)}
       ${plan.steps.length > 1 && html`<${PlanPicture} task=${task} plan=${plan} previews=${previews} choose=${showStep} />`}
       <${Problem} text=${error} />

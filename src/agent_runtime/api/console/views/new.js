@@ -5,7 +5,7 @@ import { client } from "../api.js";
 import { Allowed, Field, Form, Problem, Title, useLoaded } from "../components/basics.js";
 import { countText } from "../format.js";
 import { go, hrefOf } from "../router.js";
-import { html, useEffect, useState } from "../ui.js";
+import { html, useEffect, useRef, useState } from "../ui.js";
 
 /** Return what can be submitted of a contract: the plan without what the service adds. @param {Contract} contract */
 const planOf = ({ goal, steps }) => ({ goal, steps });
@@ -33,6 +33,8 @@ export function New({ route }) {
   const { value: from, error: missing } = useLoaded(async () => (id ? client.getTask(id) : null), [id]);
   const [prompt, setPrompt] = useState("");
   const [used, use] = useState(true);
+  const form = useRef(/** @type {HTMLElement | null} */ (null));
+  useEffect(() => form.current?.querySelector("textarea")?.focus(), []);
   useEffect(() => {
     if (from) setPrompt(from.prompt);
   }, [from]);
@@ -42,7 +44,7 @@ export function New({ route }) {
     go(hrefOf(["tasks", made.task_id]));
   };
   return html`
-    <article class="narrow">
+    <article class="narrow" ref=${form}>
       <${Title}>New task<//>
       ${id && html`<p class="note">Like <a href=${hrefOf(["tasks", id])}>${id}</a>. Nothing happens to that one.</p>`}
       <${Problem} text=${missing} />

@@ -144,11 +144,13 @@ function Server({ id }) {
         ${server.stderr && html`
           <details open=${!server.connected}><summary>What it last wrote to its stderr</summary><pre class="log">${server.stderr}</pre></details>
         `}
-        <${Allowed} needs=${["submit"]}><${Button} action=${ask}>Ask it again<//><//>
+        <${Allowed} needs=${["submit"]}><p class="buttons"><${Button} action=${ask}>Ask it again<//></p><//>
       `}
       ${tools.length > 0 && html`
-        <h2>${countText(tools.length, "tool")}</h2>
-        <ul class="steps">${tools.map((tool) => html`<${ToolRow} key=${tool.tool} tool=${tool} />`)}</ul>
+        <section aria-label="Tools">
+          <h2>${countText(tools.length, "tool")}</h2>
+          <ul class="steps">${tools.map((tool) => html`<${ToolRow} key=${tool.tool} tool=${tool} />`)}</ul>
+        </section>
       `}
     </article>
   `;
