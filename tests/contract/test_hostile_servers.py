@@ -275,7 +275,7 @@ async def test_answers_to_somebody_else_and_second_answers_are_ignored(place: Pl
 async def test_noise_between_messages_is_skipped_and_counted(place: Place) -> None:
     async with place.pool() as pool, asyncio.timeout(10), pool.lease([place.entry()]) as lease:
         assert (await call(lease, "noise")).text == "through the noise"
-        with pytest.raises(OutcomeUnknownError, match="5 lines of its output were not JSON-RPC"):
+        with pytest.raises(OutcomeUnknownError, match="skipped 5 lines of its standard output"):
             await call(lease, "crash")
 
 

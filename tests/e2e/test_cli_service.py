@@ -210,6 +210,21 @@ def test_the_doctor_tells_each_finding_before_a_slow_server_has_answered(folder:
     assert "did not start" not in rest, "its time was up before anything was told"
 
 
+def test_a_server_that_does_not_answer_is_told_from_one_that_was_not_asked(folder: Folder) -> None:
+    waiting = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)"
+    config = {"command": sys.executable, "args": ["-S", "-E", "-c", waiting], "cwd": str(folder.path)}
+    folder.write_registry({"id": "slow", "type": "local_stdio", "config": config})
+    with folder.serve() as service:
+        httpx2.post(f"{service.url}/v1/tasks", json={"prompt": "Add 15 and 27"}).raise_for_status()
+
+        def detail() -> str:
+            servers = {server["id"]: server for server in httpx2.get(f"{service.url}/v1/tools/status").json()}
+            return str(servers["slow"]["detail"])
+
+        eventually_sync(lambda: detail() == "it was asked, and has not answered yet")
+        (folder.path / "go").touch()
+
+
 def iter_until(lines: Iterable[str], text: str) -> Iterator[str]:
     """Yield the lines up to the one with this text. The time limit of the test bounds the wait."""
     for line in lines:

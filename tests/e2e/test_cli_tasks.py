@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agent_runtime.api.keys import new_key
 from command_line import Folder, ledger_call, terminal
 from model_server import ModelServer
 from model_server.replies import Calls, Fault, Text, by_turn
@@ -86,10 +87,30 @@ def test_ctrl_c_cancels_the_task_and_says_so(folder: Folder) -> None:
 
 
 @pytest.mark.slow
+def test_a_plan_that_the_caller_may_not_approve_waits_for_somebody_who_may(folder: Folder) -> None:
+    key, alice = new_key("alice", ["submit", "read"])
+    folder.env["AGENT_RUNTIME_AUTH__KEYS"] = alice.line
+    with folder.serve():
+        folder.env["AGENT_RUNTIME_API_KEY"] = key
+        done = folder("run", "Add 15 and 27", "--yes")
+        assert done.returncode == 3
+        assert "'alice' does not have the scope 'approve'" in done.stderr
+        assert f"agent_runtime approve {done.stdout.strip()}" in done.stderr
+        assert folder.json("show", done.stdout.strip())["status"] == "awaiting_approval"
+        with terminal(folder, "run", "Add 15 and 27") as shown:
+            shown.wait_for("[y/n/r]")
+            shown.type("y\n")
+            shown.wait_for("does not have the scope")
+            assert shown.finish()[0] == 3
+
+
+@pytest.mark.slow
 def test_a_refusal_to_plan_is_told_whole_and_fails(folder: Folder) -> None:
     done = folder("run", "Write a haiku about autumn", "--yes")
     assert (done.returncode, done.stdout) == (1, "")
     assert "configure a model" in done.stderr
+    assert "agent_runtime call SERVER.TOOL NAME=VALUE" in done.stderr
+    assert "agent_runtime run --plan FILE" in done.stderr
 
 
 @pytest.mark.slow

@@ -20,6 +20,9 @@ def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
     if error:
         step = f" in step {error['step_id']}" if error["step_id"] else ""
         output.say(f"Task {task_id} failed{step}: {error['message']}")
+        if error["code"] == "planning_refused":
+            output.say(f"Without a planner, call one tool: {hint(options, 'call', 'SERVER.TOOL', 'NAME=VALUE')}")
+            output.say(f"or run a plan of your own: {hint(options, 'run', '--plan', 'FILE')}")
     elif task["status"] == "expired":
         output.say(f"Task {task_id} has expired: its plan was not approved in time.")
     elif task["terminal"] and task["status"] != "completed":

@@ -46,8 +46,10 @@ def packages_of(entry: ToolServer) -> Iterator[Finding]:
     pattern, options = _PACKAGE_RUNNERS[runner]
     check = f"package of {entry.id}"
     unpinned = [name for name in _package_names(words, options) if not _is_path(name) and not pattern.fullmatch(name)]
+    by_option = not options.isdisjoint(word.partition("=")[0] for word in words)
+    exact = "NAME==VERSION" if by_option and pattern is _PINNED_PYPI else "NAME@VERSION"
     for name in unpinned:
-        detail = f"{name} has no exact version, so what runs may change at any time: write NAME@VERSION"
+        detail = f"{name} has no exact version, so what runs may change at any time: write {exact}"
         yield Finding(check, "warn", detail)
     if not unpinned and runner in {"npx", "bunx"} and {"-y", "--yes"} & set(words):
         detail = f"{runner} -y may download it when the server starts; install it, and name the installed command"

@@ -13,7 +13,7 @@ from agent_runtime.cli.live_text import LiveText
 from agent_runtime.cli.plan_files import read_plan
 from agent_runtime.cli.service import connect
 from agent_runtime.cli.spinner import Spinner
-from agent_runtime.client import ApiError, CallQuestion, Client, InvalidRequestError, Task
+from agent_runtime.client import ApiError, CallQuestion, Client, ForbiddenError, InvalidRequestError, Task
 from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.text.escaping import is_blank
 
@@ -101,20 +101,22 @@ def show_plan(client: Client, task: Mapping[str, Any]) -> None:
 def _ask(options: argparse.Namespace, client: Client, task: Mapping[str, Any]) -> bool | None:
     """Ask for a decision on the plan. Return True if the task continues, False after a rejection, None without one."""
     task_id, digest = task["task_id"], task["plan_digest"]
+    answer: str | None = "y"
     if not options.yes:
-        if not output.is_person_there():
-            return None
-        answer = _answer(client, digest)
-        if answer is None:
-            return None
-        if answer == "n":
+        answer = _answer(client, digest) if output.is_person_there() else None
+    if answer is None:
+        return None
+    try:
+        if answer == "y":
+            client.approve(task_id, digest)
+        elif answer == "n":
             client.reject(task_id, reason="rejected at the command line")
-            return False
-        if answer != "y":
+        else:
             client.revise(task_id, answer.removeprefix("r "))
-            return True
-    client.approve(task_id, digest)
-    return True
+    except ForbiddenError as error:  # the task is there, and somebody else may decide
+        output.say(f"agent-runtime: {error}")
+        return None
+    return answer != "n"
 
 
 def _ask_of_calls(client: Client, task: Task) -> bool:

@@ -100,7 +100,9 @@ def key_of(options: argparse.Namespace) -> str | None:
     try:
         key = file.read_text(encoding="utf-8") if file else os.environ.get("AGENT_RUNTIME_API_KEY", "")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file}: the key cannot be read: {error}.") from error
+        raise ConfigurationError(
+            f"{file}: the key cannot be read: {getattr(error, 'strerror', None) or error}."
+        ) from error
     key = key.strip()
     if not _KEY.fullmatch(key) and (key or file):
         place = file or "AGENT_RUNTIME_API_KEY"

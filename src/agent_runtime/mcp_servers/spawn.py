@@ -116,6 +116,6 @@ def explain_withheld(spawn: Spawn, told: str) -> str:
     first = spawn.withheld[0]
     return (
         f"if it needs the network: the service has {names} set, and the process gets only what its entry names: "
-        f'write {first}: "${{env:{first}}}" into config.env, or set servers_inherit_proxy: true for proxies and '
-        "certificates"
+        f'write {first}: "${{env:{first}}}" into config.env of its entry, or set servers_inherit_proxy: true '
+        "in config.yaml for proxies and certificates"
     )

@@ -220,7 +220,8 @@ class StdioTransport:
         """
         said = [self._verdict or self._describe_exit()] if self._verdict or self._left_us else []
         if self.skipped_lines:
-            said.append(f"{self.skipped_lines} lines of its output were not JSON-RPC and were skipped")
+            lines = "1 line" if self.skipped_lines == 1 else f"{self.skipped_lines} lines"
+            said.append(f"skipped {lines} of its standard output, which may have only JSON-RPC: it must log to stderr")
         if tail := self.read_stderr():
             said.append(f"stderr ends with: {tail}")
         return "; ".join(said)

@@ -72,6 +72,10 @@ class Shelf:
         self.age_s = min(self.age_s, age_s)
         self.wanted.set()
 
+    def begin(self) -> None:
+        """Note that the server is being asked now."""
+        self.begun, self.detail = True, "it was asked, and has not answered yet"
+
     def discard(self) -> None:
         """Stop asking the server, and wake everybody who waits for it, because its entry was replaced or removed."""
         if self.watch:

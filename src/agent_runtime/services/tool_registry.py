@@ -132,7 +132,7 @@ class ToolRegistry:
         except Exception:  # the edge that owns the watch: stored definitions must not keep the service from starting
             log.exception("kept_definitions_not_understood", server=shelf.server.id)
         await shelf.wanted.wait()
-        shelf.begun = True
+        shelf.begin()
         retry_s = _FIRST_RETRY_S
         while True:
             shelf.wanted.clear()

@@ -16,7 +16,7 @@ const EFFECTS = { read: "only reads", write: "writes", destructive: "may destroy
 /** @type {Record<string, string>} */
 const TYPES = { builtin: "built-in", local_stdio: "process", python: "Python code", remote_http: "remote" };
 
-const NOT_ASKED = "not asked yet";
+const PENDING = ["not asked yet", "it was asked, and has not answered yet"];
 
 /** @returns {Promise<ServerStatusView[]>} */
 const loadServers = () => client.call("/v1/tools/status");
@@ -26,7 +26,7 @@ function stateOf({ enabled, connected, circuit, detail }) {
   if (!enabled) return ["skipped", "switched off"];
   if (circuit === "open") return ["failed", "failed too often, left alone for a while"];
   if (connected) return ["completed", "available"];
-  return detail === NOT_ASKED ? ["pending", NOT_ASKED] : ["failed", "not available"];
+  return PENDING.includes(detail) ? ["pending", detail] : ["failed", "not available"];
 }
 
 /** @param {{ server: ServerStatusView }} props */
@@ -41,7 +41,7 @@ const ServerRow = ({ server }) => html`
     <div>
       <a href=${hrefOf(["servers", server.id])}><strong>${server.name}</strong></a>
       <p class="marks"><${State} server=${server} /><span>${TYPES[server.type] ?? server.type}</span><code>${server.id}</code></p>
-      ${server.detail !== NOT_ASKED && html`<p class="note">${server.detail}</p>`}
+      ${!PENDING.includes(server.detail) && html`<p class="note">${server.detail}</p>`}
     </div>
   </li>
 `;
