@@ -55,9 +55,15 @@ export function PlanQuestion({ task, opened }) {
 /** @param {AttentionView} asked */
 const dependents = (asked) => asked.needed_by.join(", ");
 
+/** Return the reason of a question as a sentence; that to ask for a call is a part of one. @param {AttentionView} asked */
+function reasonOf({ kind, reason }) {
+  const end = /[.!?]$/.test(reason) ? "" : ".";
+  return kind === "call_approval" ? `You are asked because ${reason}${end}` : reason;
+}
+
 /** The call that a question is about, with all that would be sent or was sent. @param {{ asked: AttentionView }} props */
 const Call = ({ asked }) => html`
-  <p class="reason">${asked.reason}</p>
+  <p class="reason">${reasonOf(asked)}</p>
   <p class="marks"><code>${asked.server}.${asked.tool}</code> arguments <${Digest} digest=${asked.arguments_digest} /></p>
   <${NamedValues} values=${asked.arguments} />
   <details class="raw"><summary>As JSON</summary><${Json} value=${asked.arguments} /></details>

@@ -248,7 +248,7 @@ function ObjectField(props) {
       <legend>${label}${!required && html` <span class="note">optional</span>`}</legend>
       ${schema.description && html`<p class="note">${schema.description}</p>`}
       ${value === undefined
-        ? html`<button type="button" onClick=${() => set(emptyOf(schema, root))}>Give it</button>`
+        ? html`<p class="buttons"><button type="button" onClick=${() => set(emptyOf(schema, root))}>Give it</button></p>`
         : html`<${Properties} ...${props} />`}
       ${value !== undefined && !required && html`
         <button type="button" class="quiet" onClick=${() => set(undefined)}>Give none</button>
