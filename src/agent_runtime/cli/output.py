@@ -110,7 +110,7 @@ def table(
         [Text(escape_hidden(cell, keep="\n"), style=_COLOURS.get(cell.partition(",")[0], "")) for cell in row]
         for row in rows
     ]
-    unbroken = {*columns[:1], *whole}
+    unbroken = {0, *map(columns.index, whole)}
     if len(columns) > _PAIR and console.width < _find_least_width(console, columns, cells, unbroken):
         for row in cells:
             block = Table.grid("", "", padding=(0, 2))
@@ -119,21 +119,21 @@ def table(
             console.print(block, "")
         return
     shown = Table(box=box.SIMPLE_HEAD, show_header=any(columns))
-    for column in columns:
-        shown.add_column(column, overflow="fold", no_wrap=column in unbroken)
+    for number, column in enumerate(columns):
+        shown.add_column(column, overflow="fold", no_wrap=number in unbroken)
     for row in cells:
         shown.add_row(*row)
     console.print(shown)
 
 
 def _find_least_width(
-    console: "Console", columns: Sequence[str], cells: Sequence[Sequence["Text"]], unbroken: Collection[str]
+    console: "Console", columns: Sequence[str], cells: Sequence[Sequence["Text"]], unbroken: Collection[int]
 ) -> int:
     """Return the width that a table needs, so that cells are not broken that should not be, and others are readable."""
     least = 1
     for number, column in enumerate(columns):
         longest = max((console.measure(row[number]).maximum for row in cells), default=0)
-        least += _AROUND + max(len(column), longest if column in unbroken else min(longest, _LEAST))
+        least += _AROUND + max(len(column), longest if number in unbroken else min(longest, _LEAST))
     return least
 
 

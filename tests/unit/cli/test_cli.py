@@ -197,6 +197,18 @@ def test_the_name_of_a_tool_is_never_broken(
     assert shown.partition("\n")[0].strip() == first
 
 
+def test_the_names_of_facts_are_whole_however_long_the_facts_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    output.table("", ("", ""), [("Plan digest", "sha256:" + "0" * 64), ("What it does", "words " * 40)])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Plan digest sha256:0" in shown
+    assert "What it does words" in shown
+    assert shown.count("0") == 64
+    assert shown.count("words") == 40
+
+
 def test_a_finding_is_shown_whole_where_there_is_little_room(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
