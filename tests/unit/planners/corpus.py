@@ -2104,6 +2104,98 @@ ACCEPTED: list[tuple[str, Steps]] = [
             ("write_file", {"path": "all.txt", "content": "${s2.text}"}),
         ],
     ),
+    ("Are there any csv files in here?", [("search_files", {"pattern": "*.csv"})]),
+    (
+        "Search the reports folder for anything that mentions Berlin",
+        [("search_files", {"pattern": "*", "path": "reports", "content": "Berlin"})],
+    ),
+    (
+        "Search the reports folder for all files mentioning Berlin",
+        [("search_files", {"pattern": "*", "path": "reports", "content": "Berlin"})],
+    ),
+    (
+        "Search notes.txt for anything about bees",
+        [("read_file", {"path": "notes.txt"}), ("find", {"text": "${s1.text}", "query": "bees"})],
+    ),
+    ("Look for a file called budget somewhere in my folders", [("search_files", {"pattern": "budget"})]),
+    ("Show me the todos I have already done", [("list", {"status": "done"})]),
+    ("list the tasks that I have finished", [("list", {"status": "done"})]),
+    ("show the todos left", [("list", {"status": "open"})]),
+    (
+        "Search server.log for ERROR and count how many lines match",
+        [
+            ("read_file", {"path": "server.log"}),
+            ("find", {"text": "${s1.text}", "query": "ERROR"}),
+            ("evaluate", {"expression": "(${s2.output.count})"}),
+        ],
+    ),
+    (
+        "Find the lines with ERROR in server.log and count the matches",
+        [
+            ("read_file", {"path": "server.log"}),
+            ("find", {"text": "${s1.text}", "query": "ERROR"}),
+            ("evaluate", {"expression": "(${s2.output.count})"}),
+        ],
+    ),
+    (
+        "Find all markdown files and count how many there are",
+        [("search_files", {"pattern": "*.md"}), ("evaluate", {"expression": "(${s1.output.count})"})],
+    ),
+    (
+        "List the files, then read the one called ideas.md and count its words",
+        [
+            ("list_directory", {"path": "."}),
+            ("read_file", {"path": "ideas.md"}),
+            ("count_words", {"text": "${s2.text}"}),
+        ],
+    ),
+    (
+        "Create a folder 2026 and copy report.txt into it",
+        [
+            ("create_directory", {"path": "2026"}),
+            ("copy_file", {"source": "report.txt", "destination": "2026/report.txt"}),
+        ],
+    ),
+    (
+        "create two folders called 2025 and 2026",
+        [("create_directory", {"path": "2025"}), ("create_directory", {"path": "2026"})],
+    ),
+    (
+        "If there are no open todos, write 'all done' to status.txt",
+        [
+            ("list", {"status": "open"}),
+            ("evaluate", {"expression": "(${s1.output.count})"}),
+            ("write_file", {"path": "status.txt", "content": "all done"}, "${s2.output.result} == 0"),
+        ],
+    ),
+    (
+        "If there are no todos left, write 'all done' to status.txt",
+        [
+            ("list", {"status": "open"}),
+            ("evaluate", {"expression": "(${s1.output.count})"}),
+            ("write_file", {"path": "status.txt", "content": "all done"}, "${s2.output.result} == 0"),
+        ],
+    ),
+    (
+        "If there are any csv files, write yes to a.txt",
+        [
+            ("search_files", {"pattern": "*.csv"}),
+            ("evaluate", {"expression": "(${s1.output.count})"}),
+            ("write_file", {"path": "a.txt", "content": "yes"}, "${s2.output.result} > 0"),
+        ],
+    ),
+    (
+        "Add 'renew passport' to my todos, then show me the list",
+        [("add", {"text": "renew passport"}), ("list", {"status": "open"})],
+    ),
+    (
+        "Add a todo to buy milk and save the list to todos.txt",
+        [
+            ("add", {"text": "buy milk"}),
+            ("list", {"status": "open"}),
+            ("write_file", {"path": "todos.txt", "content": "${s2.text}"}),
+        ],
+    ),
 ]
 """Each prompt with its steps: the tool and its exact arguments."""
 
@@ -2543,6 +2635,32 @@ REFUSED: list[tuple[str, str]] = [
     ("save a summary of every file to all.txt", "a summary of every file"),
     ("count the words of every file", "every file"),
     ("back up notes.txt", "back up notes.txt"),
+    ("Search the reports folder for all invoices", "all invoices"),
+    ("Search the reports folder for anything", "Search the reports folder for anything"),
+    ("Search notes.txt for anything else", "anything else"),
+    ("Find all markdown files and count how many lines match", "count how many lines match"),
+    ("create 2 folders", "create 2 folders"),
+    ("create a folder 2 times", "create a folder 2 times"),
+    ("make folder 1,000", "make folder 1,000"),
+    ("list folder 3", "list folder 3"),
+    ("mark the todos I have done as done", "the todos I have done"),
+    ("delete the todos I have done", "the todos I have done"),
+    ("delete the task I did yesterday", "the task I did yesterday"),
+    ("If there are no files called notes.txt, write hi to notes.txt", "If there are no files called notes.txt"),
+    ("If there is no file called notes.txt, write hi to notes.txt", "If there is no file called notes.txt"),
+    ("If there are no lines with ERROR in server.log, delete it", "delete it"),
+    ("List the files, add a todo to buy milk, and show me the list", "show me the list"),
+    ("List my todos, add a todo to buy milk, and show me the list", "show me the list"),
+    ("complete the one called notes.txt", "complete the one called notes.txt"),
+    ("Copy ideas.md to backup/ideas.md, then delete the original", "delete the original"),
+    ("Tell me which of ideas.md and report.txt is longer", "Tell me which of ideas.md and report.txt is longer"),
+    ("Delete every .tmp file", "Delete every .tmp file"),
+    ("Read notes.txt but don't show me the first line", "Read notes.txt but don't show me the first line"),
+    (
+        "Show me everything in server.log after the first 10 lines",
+        "Show me everything in server.log after the first 10 lines",
+    ),
+    ("Remind me every Monday to back up my files", "Remind me every Monday to back up my files"),
 ]
 """Each prompt with the part that the refusal must quote."""
 

@@ -376,7 +376,8 @@ class Binder:
                 return self._read(memory.file)
             got = memory.thing(back)
             return self._read_again(got) if got.kind == "written" else got
-        return memory.thing(back)
+        got = memory.thing(back)
+        return self._make(m.Todos("open")) if got.kind == "todo" and back.sort == "list" else got
 
     def _make_contents(self, file: m.File) -> StepResult:
         latest = self._memory.latest

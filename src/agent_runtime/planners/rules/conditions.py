@@ -16,6 +16,8 @@ _COMPARISONS = {
     ("at", "most"): "<=", ("exactly",): "==", ("equal", "to"): "==",
 }  # fmt: skip
 
+_NONE_OR_SOME = {"no": "== 0", "any": "> 0"}
+
 
 def read_amount(_: Reading, tokens: Sequence[Token]) -> str | None:
     """Read a comparison with a number, and return it as in `> 100`."""
@@ -31,7 +33,12 @@ def read_measured_amount(reading: Reading, tokens: Sequence[Token]) -> tuple[str
 
 
 def read_counted_amount(reading: Reading, tokens: Sequence[Token]) -> tuple[str, m.Value] | None:
-    """Read `more than 3 open todos`."""
+    """Read `more than 3 open todos`, `no open todos` and `any csv files`."""
+    if tokens[0].key in _NONE_OR_SOME:
+        things = reading.read("things", tokens[1:])
+        # A search for one name also finds names that hold it, so that `exists` is asked instead.
+        is_one_name = isinstance(things, m.Search) and "*" not in things.pattern
+        return (_NONE_OR_SOME[tokens[0].key], m.HowMany(things)) if things and not is_one_name else None
     comparison, number, rest = _split_amount(tokens)
     things = reading.read("things", rest) if number else None
     return (f"{comparison} {number}", m.HowMany(things)) if things else None

@@ -245,25 +245,29 @@ _TEXTS: list[Row] = [
         lambda measures: show(*(m.Count(IT, each) for each in measures)),
     ),
     ("count <of=things>", lambda of: show(m.HowMany(of))),
-    ("count them|those|these", lambda: show(m.HowMany(m.Back("any", "them")))),
+    ("count <of=found>", lambda of: show(m.HowMany(of))),
     ("head <file>", lambda file: show(m.SomeLines(m.Contents(file), 10))),
     ("tail <file>", lambda file: show(m.SomeLines(m.Contents(file), 10, "tail"))),
     (
         "find|search_for|look_for|locate <name=filename> in|inside|within|under <folder=surely>",
         lambda name, folder: show(m.Search(name, folder)),
     ),
-    ("find|search_for|look_for|locate the|a|an|any? $file? <name=filename>", lambda name: show(m.Search(name))),
+    (
+        "find|search_for|look_for|locate the|a|an|any? $file? <name=filename> $anywhere?",
+        lambda name: show(m.Search(name)),
+    ),
     (
         (
-            "search|look|scan|grep|check|find in|inside|through|within? <folder=searched> for files_containing? "
+            "search|look|scan|grep|check|find in|inside|through|within? <folder=searched> for "
+            "files_containing|files_mentioning|all_files_containing|all_files_mentioning|$anything_with? "
             "<content=query>"
         ),
         lambda folder, content: show(m.Search("*", folder, content)),
     ),
     (
         (
-            "$scan in|inside|through|within? <of=text> for $the? lines|line|occurrences_of? $containing? word|"
-            "text|phrase? <query>"
+            "$scan in|inside|through|within? <of=text> for $the? lines|line|occurrences_of|$anything_with? "
+            "$containing? word|text|phrase? <query>"
         ),
         lambda of, query: show(m.LinesWith(of, query)),
     ),

@@ -118,6 +118,10 @@ class Memory:
                 return latest
             raise self.make_ambiguous_error(back.said) if latest else self.make_unresolved_error(back.said)
         kinds = _SORTS.get(back.sort)
+        if back.sort == "list" and self.latest is not None and self.latest.kind == "todo":
+            if self.find_latest(lambda got: got.kind in _SORTS["list"]):
+                raise self.make_ambiguous_error(back.said)
+            return self.latest
         return self._find_newest(back, lambda got: kinds is None or got.kind in kinds)
 
     def number(self, back: Back) -> StepResult:

@@ -156,6 +156,8 @@ def _read_bare_file(tokens: Sequence[Token]) -> File | None:
         rest = described
     if rest and rest[0].key in FILE_NOUNS and len(rest) > 1:
         return _read_file_name(_skip_called(rest[1:]), sure=True)
+    if tokens[-1].kind == "file" and keys_of(rest[:-1]) in {("one", "called"), ("one", "named")}:
+        return _read_file_name(rest[-1:], sure=True)
     if len(rest) > 1 and rest[-1].key in FILE_NOUNS:
         return None if rest[0].key in _WHICH else _read_file_name(rest[:-1], sure=True)
     return _read_file_name(_skip_words(_THE if tokens[-1].kind == "quoted" else _BEFORE_NAME, tokens), sure=False)
@@ -231,6 +233,13 @@ def read_folder(tokens: Sequence[Token], *, sure: bool = False) -> Folder | None
     if len(rest) > 1 and rest[-1].key in _FOLDER:
         return None if rest[0].key in _WHICH - _HERE else _read_bare_folder(rest[:-1], sure=True)
     return _read_bare_folder(_skip_words(_THE if tokens[-1].kind == "quoted" else _BEFORE_NAME, tokens), sure=sure)
+
+
+def read_new_folder(tokens: Sequence[Token], *, sure: bool = False) -> Folder | None:
+    """Read the name of a folder to make. It may be a number, such as a year."""
+    *before, last = tokens
+    is_number = last.text.isdecimal() and last.end - last.start == len(last.text)
+    return read_folder([*before, last._replace(kind="word") if is_number else last], sure=sure)
 
 
 def _read_bare_folder(tokens: Sequence[Token], *, sure: bool) -> Folder | None:

@@ -33,6 +33,17 @@ _NO_QUERY = (
         "out"
     )
 )
+_FOUND = {
+    ("them",): m.Back("any", "them"),
+    ("those",): m.Back("any", "those"),
+    ("these",): m.Back("any", "these"),
+    ("how", "many", "there", "are"): m.Back("any", "them"),
+    ("how", "many", "match"): m.Back("any", "them"),
+    ("how", "many", "lines", "match"): m.Back("lines", "the matches"),
+    ("the", "matches"): m.Back("lines", "the matches"),
+    ("the", "matching", "lines"): m.Back("lines", "the matches"),
+}
+"""Phrases for things that were found just before, where they are counted."""
 _QUERY = re.compile(r"[\w#@][\w#@.'/&-]*")
 _ENDING_AT_MOST = 5
 
@@ -198,6 +209,11 @@ def read_things(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     if isinstance(found, m.HowMany):
         return found.of
     return found if isinstance(found, m.Search | m.Todos | m.LinesWith) else None
+
+
+def read_found(_: Reading, tokens: Sequence[Token]) -> m.Back | None:
+    """Read a reference to things that were found before, to count them."""
+    return _FOUND.get(keys_of(tokens))
 
 
 def read_content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> m.Value | None:

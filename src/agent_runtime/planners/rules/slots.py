@@ -92,7 +92,7 @@ def _read_place(_: Reading, tokens: Sequence[Token]) -> m.Folder | None:
 
 
 def _read_folders(tokens: Sequence[Token], *, sure: bool) -> tuple[m.Folder, ...] | None:
-    found = [names.read_folder(part, sure=sure) for part in split_parts(tokens)]
+    found = [names.read_new_folder(part, sure=sure) for part in split_parts(tokens)]
     return tuple(each for each in found if each) if found and all(found) else None
 
 
@@ -148,6 +148,7 @@ READERS: Mapping[str, SlotReader] = {
     "made": phrases.read_makeable,
     "things": phrases.read_things,
     "kinds": phrases.read_things,
+    "found": phrases.read_found,
     "query": phrases.read_query,
     "keyword": phrases.read_keyword,
     "content": phrases.read_content,

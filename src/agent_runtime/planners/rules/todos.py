@@ -23,7 +23,9 @@ _ABOUT = word_set(
 )
 _PARTLY = word_set("about for regarding with of containing mentioning")
 """Words before something that a todo is about, which need not be its text."""
-_NOT_ONE = word_set("all every everything last first next second third both each any some")
+_NOT_ONE = word_set(
+    "all every everything last first next second third both each any some i i've we we've you that which"
+)
 _BEFORE_NAME = word_set("the my a that this open new")
 _ANNOUNCING = word_set("to : that saying")
 _NO_START = word_set("to for from on : with called named saying titled about")

@@ -161,7 +161,7 @@ _TODOS: list[Row] = [
     ("all|all_my|all_the|all_of_my|every|all_our|all_of_the $todos", _todos("all")),
     ("$the? $open $todos", _todos("open")),
     ("$the? $done $todos", _todos("done")),
-    ("$the? $todos i_have|that_i_have|i_still_have|on_my_list|we_have?", _todos("open")),
+    ("$the? $todos i_have|that_i_have|i_still_have|on_my_list|we_have|left|left_to_do?", _todos("open")),
     (
         (
             "what is|are|i_have|we_have still? left|remaining|open|pending|outstanding|unfinished|to_do|undone|"
@@ -223,7 +223,7 @@ _ABOUT_FILES: list[Row] = [
     ),
     ("is|are|if|whether there|there_is|there_are? " + _IS_FILE + " <name> in|inside|within|under <folder>", _exists),
     ("is|are|if|whether there|there_is|there_are? " + _IS_FILE + " <name>", _exists),
-    ("is|are|if|whether there any|a <name=type> files|file", _exists),
+    ("is|are|if|whether there any|a <name=type> files|file in_here|$there?", _exists),
     ("do i|we|you have|see the|a|an|any? $file|files called|named? <name=filename>", _exists),
     ("does|if|whether <name=filename> exist|exists already|yet|there?", _exists),
     ("is|if|whether <name=filename> there|present|here|available", _exists),
@@ -243,8 +243,8 @@ _ABOUT_TODOS: list[Row] = [
     ("what is|are on|in $the? open? $todolist|list", _todos("open")),
     (
         (
-            "what|which $todos is|are|do_i_have|have_i|have_been|has_been|did_i|have already|still|i|"
-            "we? $done|finish|complete"
+            "what|which|the|my $todos is|are|do_i_have|have_i|have_been|has_been|did_i|have|i_have|that_i_have|we_have "
+            "already|still|i|we? $done|finish|complete"
         ),
         _todos("done"),
     ),

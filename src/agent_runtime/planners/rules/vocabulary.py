@@ -40,6 +40,9 @@ WORDS = {
     "match|that_contain|which_contain|that_contains|which_contains|that_mention|which_mention|that_mentions|"
     "that_include|which_include|that_match|having|that_have|that_has|which_have|have|that_say|where_it_says|about|"
     "with_the_word",
+    "anything_with": "anything_about|anything_that_mentions|anything_that_contains|anything_mentioning|"
+    "anything_containing|everything_about|everything_that_mentions|everything_that_contains|everything_mentioning|"
+    "everything_containing",
     "occurrences": "occurrences_of|mentions_of|appearances_of|occurrences_of_the_word|mentions_of_the_word|"
     "occurrences_of_the_text|occurrences_of_the_phrase",
     "occur": "occur|occurs|appear|appears|mentioned|is_mentioned|come_up|comes_up|used|is_used|found|is_found",
@@ -61,6 +64,8 @@ WORDS = {
     "info": "info|information|details|metadata|size|file_size|stats|properties|modification_date|modification_time|"
     "file_info|file_information|file_details|facts|date|age",
     "there": "there|available|here|present",
+    "anywhere": "somewhere|anywhere|in_my_files|in_my_folders|somewhere_in_my_folders|anywhere_in_my_folders|"
+    "somewhere_in_my_files|anywhere_in_my_files",
     "delete": "delete|remove|drop|erase|discard|clear|get_rid_of|scrap",
     "finish": "complete|finish|tick_off|check_off|cross_off|cross_out|finish_off",
     "finished": "done|complete|completed|finished|off|as_done|as_complete|as_completed|as_finished|off_as_done|"
