@@ -116,6 +116,22 @@ def test_a_server_learns_that_its_question_was_declined_or_dismissed(service: Se
     assert f"Question of step s1 {line}." in service.client.get(f"/v1/tasks/{task_id}/stream").text
 
 
+def test_a_question_with_a_hostile_form_is_answered_declined_or_dismissed(service: Service) -> None:
+    odd = {"name": "Ann", "__proto__": "x", "choice": 2, "city": "Oslo", "kind": [1], "left out": "y"}
+    for body in ({"action": "accept", "content": odd}, {"action": "decline"}, {"action": "cancel"}):
+        task_id, asked = asked_by(service, "hostile")
+        assert asked["schema"]["required"] == ["name"]
+        assert "large n" in asked["message"]
+        refused = answer(service, task_id, asked, action="accept", content={"choice": 3, "__proto__": 1})
+        assert {fault["field"] for fault in refused.json()["errors"]} == {
+            "content.name",
+            "content.choice",
+            "content.__proto__",
+        }
+        assert answer(service, task_id, asked, **body).status_code == 202
+        assert wait_for_server_answer(service, task_id) == body
+
+
 def test_a_socket_and_the_client_dismiss_a_question(service: Service) -> None:
     task_id, asked = asked_by(service, "form")
     with open_socket(service, f"/v1/tasks/{task_id}/stream") as connection:
