@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,16 @@ def test_the_faults_of_a_plan_are_told_one_on_each_line_by_their_places_in_the_f
     kind, limit = refused.stderr.splitlines()
     assert kind == "agent-runtime: -: steps[1].kind: This field is required: 'tool' or 'agent'."
     assert limit.startswith("agent-runtime: -: limit: ")
+
+
+@pytest.mark.slow
+def test_the_server_of_the_documentation_works(folder: Folder) -> None:
+    start = (Path(__file__).parents[2] / "docs" / "start.md").read_text(encoding="utf-8")
+    (folder.path / "weather.py").write_text(start.split("```python\n")[1].partition("```")[0], encoding="utf-8")
+    config = {"command": sys.executable, "args": ["weather.py"]}
+    folder.write_registry({"id": "weather", "type": "local_stdio", "config": config})
+    done = folder("call", "weather.forecast", "city=Berlin", "days=3", "--yes")
+    assert done.stdout == "Berlin: sun for 3 days\n", done.stderr
 
 
 @pytest.mark.slow

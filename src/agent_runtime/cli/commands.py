@@ -45,10 +45,7 @@ def show(options: argparse.Namespace) -> int:
         ("Submitted", _time(task["created_at"])),
         ("Updated", _time(task["updated_at"])),
         ("Plan digest", task["plan_digest"] or "(no plan yet)"),
-        *(
-            (f"{made['decision'].capitalize()} by", f"{made['who']}, {_time(made['when'])}")
-            for made in task["approvals"]
-        ),
+        *(("Decision", f"{made['decision']} by {made['who']}, {_time(made['when'])}") for made in task["approvals"]),
     ]
     output.table("", ("", ""), facts)
     if task["plan_object"]:

@@ -147,9 +147,11 @@ class _Hidden:
         converted = self.convert(text, place)
         if variables_in(converted) or not Redactor().remember_literal(name, converted):
             return converted
-        self._variables.setdefault(variable, f"{self._server_id}, {place}")
         scheme = _SCHEME.fullmatch(converted) if names_credential(name) else None
-        return f"{scheme['scheme'] if scheme else ''}${{env:{variable}}}"
+        before = scheme["scheme"] if scheme else ""
+        told = f"{place} without {before.strip()!r}" if before else place
+        self._variables.setdefault(variable, f"{self._server_id}, {told}")
+        return f"{before}${{env:{variable}}}"
 
     def convert_arguments(self, args: list[str]) -> Iterator[str]:
         """Yield the arguments of a command."""

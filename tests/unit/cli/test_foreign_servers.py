@@ -61,6 +61,7 @@ def test_a_header_keeps_its_scheme() -> None:
     assert entry["type"] == "remote_http"
     assert entry["config"]["headers"] == {"Authorization": "Bearer ${env:GITHUB_AUTHORIZATION}"}
     assert list(variables) == ["GITHUB_AUTHORIZATION"]
+    assert variables["GITHUB_AUTHORIZATION"].endswith("headers.Authorization without 'Bearer'")
 
 
 @pytest.mark.parametrize(
