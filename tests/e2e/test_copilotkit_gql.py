@@ -1,6 +1,7 @@
 """CopilotKit's GraphQL, with its own clients, unmodified; and hostile documents, which get GraphQL's own errors."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+import yaml
 from graphql import get_introspection_query
 
 from callers import KeyedService, serve_with_keys
 from copilotkit_clients import run_last_server, talk
-from serving import Service, read_everything, sums
+from serving import BUILTINS, Service, read_everything, sums
 
 VERSIONS = ("1.10.6", "1.74.0")
+SERVERS = Path(__file__).parents[1] / "servers"
 PATH = "/copilotkit"
 PAGE = "https://page.test"
 
@@ -178,6 +181,38 @@ def test_a_plan_that_was_edited_and_not_approved_is_asked_about_again(service: S
     assert (edited["metadata"]["revision"], len(edited["metadata"]["plan"]["steps"])) == (2, 1)
     assert generate() == [edited], "the same answer, sent again"
     assert service.task(plan["metadata"]["taskId"])["status"] == "awaiting_approval"
+
+
+@pytest.mark.parametrize(
+    ("response", "action"), [({"cancelled": True}, "cancel"), ({"cancelled": True, "action": "decline"}, "decline")]
+)
+def test_the_question_of_a_server_is_dismissed_or_declined(
+    tmp_path: Path, response: dict[str, Any], action: str
+) -> None:
+    service = Service(tmp_path)
+    config = {"command": sys.executable, "args": ["-S", "-E", str(SERVERS / "asking_server.py")]}
+    asking = {"id": "asking", "type": "local_stdio", "config": config, "tools": {"*": {"effect": "read"}}}
+    service.settings.tool_registry.write_text(yaml.safe_dump({"tool_registry": [*BUILTINS, asking]}), encoding="utf-8")
+    query = GENERATE.replace("@stream", "").replace("@defer", "")
+    data = chat_data("Add 1 and 2")
+
+    def generate(**answered: Any) -> list[Any]:
+        answer = ask(service, query, {"data": data["data"] | answered}, Accept="application/json").json()
+        return [json.loads(event["value"]) for event in answer["data"]["generateCopilotResponse"]["metaEvents"]]
+
+    def reply(shown: Any, given: Any) -> list[Any]:
+        return answer_to({"name": "LangGraphInterruptEvent", "value": json.dumps(shown)}, given)
+
+    step = {"id": "s1", "kind": "tool", "server": "asking", "tool": "form"}
+    with service:
+        service.refresh_tools()
+        (plan,) = generate()
+        edited = {"approved": True, "editedPlan": {"goal": "ask", "steps": [step]}}
+        (question,) = generate(metaEvents=reply(plan, edited))
+        assert question["reason"] == "input_required"
+        assert generate(metaEvents=reply(question, response)) == []
+        task = service.wait_for_end(plan["metadata"]["taskId"])
+    assert json.loads(task["result"]) == {"action": action}
 
 
 def test_a_plan_that_cannot_be_revised_is_asked_about_again_with_the_reason(service: Service) -> None:
