@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from callers import serve_with_keys
 from command_line import ledger_call
@@ -21,6 +23,7 @@ from slow_tools import slow_service
 
 NODE = shutil.which("node")
 CLIENT = files("agent_runtime.api").joinpath("client.js")
+SERVERS = Path(__file__).parents[1] / "servers"
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "javascript-client.md"
 
 
@@ -123,6 +126,27 @@ print((await client.wait(failing)).error.code);
 """
     own_service.refresh_tools()
     assert run(code, url=own_service.url) == [True, 2, True, "42", 2, 1, 404, True, "tool_error"]
+
+
+@pytest.mark.slow
+def test_a_question_of_a_server_is_answered_declined_or_dismissed(own_service: Service) -> None:
+    config = {"command": sys.executable, "args": ["-S", "-E", str(SERVERS / "asking_server.py")]}
+    asking = {"id": "asking", "type": "local_stdio", "config": config, "tools": {"*": {"effect": "read"}}}
+    own_service.settings.tool_registry.write_text(yaml.safe_dump({"tool_registry": [asking]}), encoding="utf-8")
+    own_service.restart()
+    own_service.refresh_tools()
+    step = {"id": "s1", "kind": "tool", "server": "asking", "tool": "form"}
+    code = f"""
+for (const [at, verb] of ["answer", "answer", "dismiss"].entries()) {{
+  const {{ task_id: id }} = await client.submit("Ask", {{ plan: {{ goal: "Ask", steps: [{json.dumps(step)}] }} }});
+  await client.approve(id);
+  const [{{ question_id: question }}] = (await client.wait(id)).attention;
+  await client[verb](id, question, at ? null : {{ name: "Ann" }});
+  print(JSON.parse((await client.wait(id)).result));
+}}
+"""
+    answered = {"action": "accept", "content": {"name": "Ann"}}
+    assert run(code, url=own_service.url) == [answered, {"action": "decline"}, {"action": "cancel"}]
 
 
 @pytest.mark.slow
