@@ -2196,6 +2196,14 @@ ACCEPTED: list[tuple[str, Steps]] = [
             ("write_file", {"path": "todos.txt", "content": "${s2.text}"}),
         ],
     ),
+    ("write down hello in m.txt", [("write_file", {"path": "m.txt", "content": "hello"})]),
+    ("put down hello in m.txt", [("write_file", {"path": "m.txt", "content": "hello"})]),
+    ("write down hello at the end of m.txt", [("append_file", {"path": "m.txt", "content": "hello"})]),
+    (
+        "write the message down with the king to m.txt",
+        [("write_file", {"path": "m.txt", "content": "down with the king"})],
+    ),
+    ("complete the old newspapers todo", [("complete", {"text": "old newspapers"})]),
 ]
 """Each prompt with its steps: the tool and its exact arguments."""
 
@@ -2661,6 +2669,12 @@ REFUSED: list[tuple[str, str]] = [
         "Show me everything in server.log after the first 10 lines",
     ),
     ("Remind me every Monday to back up my files", "Remind me every Monday to back up my files"),
+    ("write down that Anna is ill in m.txt", "down that Anna is ill"),
+    ("write up hello to m.txt", "up hello"),
+    ("save up for a car to a.txt", "up for a car"),
+    ("complete the oldest todo", "the oldest todo"),
+    ("complete the most recent todo", "the most recent todo"),
+    ("delete the newest task", "the newest task"),
 ]
 """Each prompt with the part that the refusal must quote."""
 

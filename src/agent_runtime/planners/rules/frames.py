@@ -187,7 +187,7 @@ _WRITING: list[Row] = [
     ("create|make|touch|add $the? two|three|four|following? $new? files called|named|:? <files=newfiles>", _make_files),
     ("overwrite|replace <files> with|by <content=replacing>", _save),
     ("overwrite|replace|set|change|update $the? $contents of|in|inside <files> with|to|by <content>", _save),
-    ("write|put|insert <content=worded> $end <files>", _append),
+    ("$word|insert <content=worded> $end <files>", _append),
     ("add|log|note|note_down|record <content=worded> $onto <files>", _append),
     ("append|attach <content=bounded> $onto <files>", _append),
     ("$append|add $onto <files> " + _SAID + " <content>", _append),

@@ -52,9 +52,9 @@ _NO_NAMES = _AT | word_set(
     "every each all any some no which what both it that this the and or other then as with called named containing "
     "saying says please put make create write save add about new"
 )
-_WHICH = word_set(
+WHICH = word_set(
     "first second third fourth fifth sixth seventh eighth ninth tenth last next previous other only same current "
-    "recent latest earliest newest oldest youngest largest biggest smallest shortest longest best worst lightest "
+    "most recent latest earliest newest oldest youngest largest biggest smallest shortest longest best worst lightest "
     "big large small long short old empty blank random right wrong correct main default own hidden entire whole"
 )
 """Words that say which file or folder is meant, and are not its name: `the last file`."""
@@ -159,7 +159,7 @@ def _read_bare_file(tokens: Sequence[Token]) -> File | None:
     if tokens[-1].kind == "file" and keys_of(rest[:-1]) in {("one", "called"), ("one", "named")}:
         return _read_file_name(rest[-1:], sure=True)
     if len(rest) > 1 and rest[-1].key in FILE_NOUNS:
-        return None if rest[0].key in _WHICH else _read_file_name(rest[:-1], sure=True)
+        return None if rest[0].key in WHICH else _read_file_name(rest[:-1], sure=True)
     return _read_file_name(_skip_words(_THE if tokens[-1].kind == "quoted" else _BEFORE_NAME, tokens), sure=False)
 
 
@@ -231,7 +231,7 @@ def read_folder(tokens: Sequence[Token], *, sure: bool = False) -> Folder | None
     if len(rest) > 1 and rest[0].key in _FOLDER:
         return _read_bare_folder(_skip_called(rest[1:]), sure=True)
     if len(rest) > 1 and rest[-1].key in _FOLDER:
-        return None if rest[0].key in _WHICH - _HERE else _read_bare_folder(rest[:-1], sure=True)
+        return None if rest[0].key in WHICH - _HERE else _read_bare_folder(rest[:-1], sure=True)
     return _read_bare_folder(_skip_words(_THE if tokens[-1].kind == "quoted" else _BEFORE_NAME, tokens), sure=sure)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from agent_runtime.planners.rules import literals, numbers
+from agent_runtime.planners.rules import literals, names, numbers
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.lexer import Token
 from agent_runtime.planners.rules.slot_reading import Reading, read_quotation, split_parts
@@ -28,7 +28,7 @@ _NOT_ONE = word_set(
 )
 _BEFORE_NAME = word_set("the my a that this open new")
 _ANNOUNCING = word_set("to : that saying")
-_NO_START = word_set("to for from on : with called named saying titled about")
+_NO_START = word_set("down to for from on : with called named saying titled about")
 _MANY = word_set("each every all both these those")
 _SHORTEST_OF_SEVERAL = 5
 _SEVERAL_ABOUT = word_set("about called named regarding mentioning containing saying :")
@@ -149,7 +149,8 @@ def _read_one(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:
         return m.WhichTodo(id=number)
     if not rest or (noun and rest[0].key in _LISTS) or rest[0].kind in {"number", "punct"}:
         return None
-    if rest[0].key in _NOT_ONE or (tokens[-1].key in _PLURAL and read_quotation(rest) is None):
+    which = names.WHICH.issuperset(keys_of(rest)) and read_quotation(rest) is None
+    if rest[0].key in _NOT_ONE or which or (tokens[-1].key in _PLURAL and read_quotation(rest) is None):
         reading.doubt(tokens, "does not name one todo: give its number or its text")
         return None
     text = read_quotation(rest)

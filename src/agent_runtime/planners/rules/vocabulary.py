@@ -20,7 +20,7 @@ WORDS = {
     "retrieve|check|find_out|look_up|bring_up|pull_up",
     "save": "save|store|place|dump|record|export|keep|send|write|put|write_down|enter|type|set",
     "keep": "save|store|place|dump|export|keep|send",
-    "word": "write|put|write_down|enter|type|set|record",
+    "word": "write|put|write_down|write_out|put_down|jot_down|enter|type|set|record",
     "append": "append|add|log|note|note_down|attach|record",
     "into": "to|into|in|inside|as|under|in_to|out_to",
     "onto": "to|onto|in|into|at_the_end_of|to_the_end_of|to_the_bottom_of|at_the_bottom_of|on_to|on|to_the_tail_of",
