@@ -114,6 +114,28 @@ def test_the_faults_of_a_plan_are_told_one_on_each_line_by_their_places_in_the_f
     assert limit.startswith("agent-runtime: -: limit: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "shown", "printed"),
+    [
+        (("tools",), "Asking the servers for their tools", "calculator.add"),
+        (("tools", "show", "slow"), "Asking for the tools", ""),
+        (("doctor",), "Checking", "server slow"),
+    ],
+)
+def test_a_person_who_waits_for_a_server_sees_what_goes_on(
+    folder: Folder, words: tuple[str, ...], shown: str, printed: str
+) -> None:
+    waiting = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)"
+    config = {"command": sys.executable, "args": ["-S", "-E", "-c", waiting], "cwd": str(folder.path)}
+    folder.write_registry({"id": "slow", "type": "local_stdio", "config": config})
+    with terminal(folder, *words) as waits:
+        waits.wait_for(shown)
+        (folder.path / "go").touch()
+        _, result = waits.finish()
+    assert printed in result
+    assert shown not in result
+
+
 @pytest.mark.slow
 def test_the_server_of_the_documentation_works(folder: Folder) -> None:
     start = (Path(__file__).parents[2] / "docs" / "start.md").read_text(encoding="utf-8")

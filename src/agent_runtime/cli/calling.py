@@ -12,6 +12,7 @@ from agent_runtime.cli.argument_schemas import describe_type, find_types, get_pr
 from agent_runtime.cli.explaining import command_words
 from agent_runtime.cli.running import carry_through, name_faults
 from agent_runtime.cli.service import Service, connect
+from agent_runtime.cli.spinner import show_wait
 from agent_runtime.client import Tool
 from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.domain.references import escape
@@ -62,7 +63,8 @@ def _list_tools(service: Service, server_id: str) -> Sequence[Tool]:
     if service.here:  # a service that has just started has asked no server yet
         enabled = {server["id"]: server["enabled"] for server in service.client.list_servers()}
         if enabled.get(server_id, True):
-            service.client.refresh_tools(server_id if server_id in enabled else None)
+            with show_wait("Asking for the tools"):
+                service.client.refresh_tools(server_id if server_id in enabled else None)
     return service.client.list_tools()
 
 

@@ -8,6 +8,7 @@ from agent_runtime.cli import output
 from agent_runtime.cli.explaining import explain, hint
 from agent_runtime.cli.running import COMPLETED, FAILED, ask_for_changes, asked_calls, finish, follow, show_plan
 from agent_runtime.cli.service import Service, connect
+from agent_runtime.cli.spinner import show_wait
 from agent_runtime.client import Task
 from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.text.escaping import is_blank, one_line
@@ -207,7 +208,8 @@ def reload(options: argparse.Namespace) -> int:
 def tools(options: argparse.Namespace) -> int:
     with connect(options) as service:
         # A service that has just started has not queried any server yet.
-        catalogue = service.client.list_tools(refresh=options.refresh or service.here)
+        with show_wait("Asking the servers for their tools", enabled=not options.json):
+            catalogue = service.client.list_tools(refresh=options.refresh or service.here)
         servers = service.client.list_servers()
     if options.json:
         output.document({"tools": catalogue, "servers": servers})

@@ -16,6 +16,7 @@ from agent_runtime.cli import output
 from agent_runtime.cli.findings import Finding, packages_of
 from agent_runtime.cli.model_check import check_model
 from agent_runtime.cli.service import settings_of
+from agent_runtime.cli.spinner import show_wait
 from agent_runtime.client import Client, ClientError
 from agent_runtime.config import REGISTRY_VARIABLE, Settings, protect_process
 from agent_runtime.domain.errors import (
@@ -61,12 +62,16 @@ def doctor(options: argparse.Namespace) -> int:
     findings: list[Finding] = []
 
     def tell(*found: Finding) -> None:
+        findings.extend(found)
+        if options.json:
+            return
+        spinner.pause()
         for finding in found:
-            findings.append(finding)
-            if not options.json:
-                output.print_finding(finding.check, finding.state, finding.detail)
+            output.print_finding(finding.check, finding.state, finding.detail)
+        spinner.show()
 
-    _look(options, tell)
+    with show_wait("Checking", enabled=not options.json) as spinner:
+        _look(options, tell)
     if options.json:
         output.document({"findings": [asdict(finding) for finding in findings]})
     return 1 if any(finding.state == "fail" for finding in findings) else 0

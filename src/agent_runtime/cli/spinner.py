@@ -1,12 +1,25 @@
 """A line at a terminal that shows that work goes on, what it is, and for how long."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from agent_runtime.text.escaping import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+
+@contextmanager
+def show_wait(doing: str, *, enabled: bool = True) -> Iterator["Spinner"]:
+    """Show what is being done until the block ends. It may print if it pauses the spinner before."""
+    spinner = Spinner(enabled=enabled)
+    spinner.show(doing)
+    try:
+        yield spinner
+    finally:
+        spinner.pause()
 
 
 class Spinner:
