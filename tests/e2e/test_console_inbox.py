@@ -114,7 +114,10 @@ def test_tasks_are_found_by_words_and_by_their_state(own_service: Service, brows
     for group, expected in (("Failed", ["Divide"]), ("Waiting", ["Count and wait"]), ("Stopped", [])):
         show(browser, group)
         until_rows(browser, *expected)
-    browser.until_shown("No task is like this.")
+    browser.until_shown("No task is in this group.")
+    browser.page.get_by_label("Search tasks").fill("last week")
+    browser.until_shown("No task has all of these words in its prompt, labels, thread or id.")
+    browser.page.get_by_label("Search tasks").fill("")
     own_service.client.post(f"/v1/tasks/{own_service.submit(prompt='Not this')}/reject", json={})
     until_rows(browser, "Not this")
 
@@ -144,11 +147,14 @@ def test_the_list_is_used_by_keyboard_alone(own_service: Service, browser: Brows
     browser.until("document.querySelector('dialog') === null && location.hash.startsWith('#/?')")
 
 
-def test_the_focus_stays_in_a_task_whose_button_is_gone(own_service: Service, browser: Browser) -> None:
-    open_task(browser, own_service, own_service.submit())
+def test_the_focus_stays_in_a_task_whose_button_is_gone_and_its_top_is_shown(
+    own_service: Service, browser: Browser
+) -> None:
+    open_task(browser, own_service, own_service.submit(plan=sums(20)))
     browser.press("Approve")
     browser.until_shown("Result")
     browser.until("document.activeElement.tagName === 'H1'")
+    browser.until("scrollY === 0")
 
 
 def test_notifications_are_asked_for_by_a_button_and_come_while_one_is_away(

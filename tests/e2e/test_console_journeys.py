@@ -162,7 +162,7 @@ def test_a_person_answers_an_unknown_outcome_after_a_restart_of_the_service(plac
         task_id = service.submit(plan=plan_of("die:one").model_dump(mode="json"))
         open_task(browser, service, task_id)
         browser.press("Approve")
-        browser.until_shown("Did this call of step s1 take effect?")
+        browser.until_shown("Did this call of step s1 take effect?", "Nobody knows: ")
         place.judge()
         service.restart()
         browser.until("document.getElementById('connection').innerText === ''")

@@ -99,10 +99,12 @@ export class OpenTask {
       return;
     }
     await this.reload();
-    // The button that was pressed is gone: keep the focus in the task.
+    // The button that was pressed is gone: keep the focus in the task, and show its top, where results and questions are.
     requestAnimationFrame(() => {
       const title = /** @type {HTMLElement | null} */ (document.querySelector("main .task h1"));
-      if (document.activeElement === document.body) title?.focus({ preventScroll: true });
+      if (!title || document.activeElement !== document.body) return;
+      title.focus({ preventScroll: true });
+      scrollTo(0, 0);
     });
   }
 

@@ -55,10 +55,10 @@ export function PlanQuestion({ task, opened }) {
 /** @param {AttentionView} asked */
 const dependents = (asked) => asked.needed_by.join(", ");
 
-/** Return the reason of a question as a sentence; that to ask for a call is a part of one. @param {AttentionView} asked */
+/** Return the reason of a question about a call, which is a part of a sentence, as a sentence. @param {AttentionView} asked */
 function reasonOf({ kind, reason }) {
   const end = /[.!?]$/.test(reason) ? "" : ".";
-  return kind === "call_approval" ? `You are asked because ${reason}${end}` : reason;
+  return `${kind === "call_approval" ? "You are asked because" : "Nobody knows:"} ${reason}${end}`;
 }
 
 /** The call that a question is about, with all that would be sent or was sent. @param {{ asked: AttentionView }} props */

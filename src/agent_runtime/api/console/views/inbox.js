@@ -87,6 +87,12 @@ function search(words) {
   go(hrefOf(path, queryOf(query.get("show") ?? "", words)), { replace: true });
 }
 
+/** Say why the list is empty, and what to do. @param {string} group @param {string} words */
+function emptyText(group, words) {
+  if (words) return "No task has all of these words in its prompt, labels, thread or id.";
+  return group === "all" ? "No tasks yet. Begin with “New task”." : "No task is in this group.";
+}
+
 /** The list of tasks, beside which the current one is shown. @param {{ route: Route }} props */
 export function Inbox({ route: { path, query } }) {
   const { waiting, count, tasks, ended, loaded, error } = useStore(inbox);
@@ -130,8 +136,8 @@ export function Inbox({ route: { path, query } }) {
         <h2>${words ? "Found" : first.length ? "Everything else" : TITLES[group]}</h2>
         <ul class="rows">${others.map(row)}</ul>
       `}
-      ${loaded && !first.length && !others.length && html`
-        <p class="note empty">${words || group !== "all" ? "No task is like this." : "No tasks yet."}</p>
+      ${loaded && ended && !first.length && !others.length && html`
+        <p class="note empty">${emptyText(group, words)}</p>
       `}
       ${!loaded && !error && html`<p class="note empty">Loading…</p>`}
       ${loaded && !ended && html`<${More} />`}
