@@ -76,6 +76,35 @@ def test_of_many_images_a_few_are_shown_at_first_and_loaded_only_as_they_come_in
         assert overflows(browser) == "[]"
 
 
+def test_a_rerun_shows_the_images_of_the_results_that_it_reuses(tmp_path: Path, browser: Browser) -> None:
+    read = {
+        "id": "read",
+        "kind": "tool",
+        "server": "filesystem",
+        "tool": "read_file",
+        "arguments": {"path": "late.txt"},
+    }
+    plan = painting_plan("red")
+    plan["steps"].append(read)
+    with serve_painter(tmp_path) as service:
+        first = service.submit(plan=plan)
+        service.approve(first)
+        assert service.wait_for_end(first)["status"] == "failed"
+        (tmp_path / "files" / "late.txt").write_text("It is there now.", encoding="utf-8")
+        again = service.client.post(f"/v1/tasks/{first}/rerun", json={"from": "failed_step"}).json()["task_id"]
+        service.approve(again)
+        assert service.wait_for_end(again)["status"] == "completed"
+        open_task(browser, service, again)
+        browser.until_shown("Nothing is called: the result is that of the earlier task.")
+        scroll_to(browser, 0)
+        browser.until(f"({SHOWN}).every(([, width]) => width > 0)")
+        assert browser.value_of(SHOWN) == [["Image 1 of 1 from ledger.red", 8, "blob:"]]
+        browser.until("document.querySelectorAll('.result img').length === 1")
+        assert browser.page.get_by_role("link", name="the earlier task").get_attribute("href") == f"#/tasks/{first}"
+        assert overflows(browser) == "[]"
+        assert find_barriers(browser) == []
+
+
 def test_the_page_loads_images_with_its_key_also_under_a_path(tmp_path: Path, browser: Browser) -> None:
     text, key = new_key("ann", ["admin"])
     with serve_painter(tmp_path, auth={"keys": [key.line]}) as service:

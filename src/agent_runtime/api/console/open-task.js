@@ -3,7 +3,7 @@
 import { ApiError, parseExactly } from "../client.js";
 import { client, textOf } from "./api.js";
 import { onChange } from "./feed.js";
-import { isOfStep } from "./run.js";
+import { isOfRun } from "./run.js";
 import { Store, useStore } from "./store.js";
 import { useEffect, useMemo } from "./ui.js";
 
@@ -137,7 +137,7 @@ export class OpenTask {
       const told = parseExactly(data);
       if (event === "progress") texts.set(told.step_id, `${texts.get(told.step_id) ?? ""}${told.text}`);
       else if (event === "call.progress") reports.set(told.step_id, told);
-      else if (isOfStep(told)) found.push(told);
+      else if (isOfRun(told)) found.push(told);
       const step = told.data?.step_id ?? null;
       if (WRITTEN.has(event)) texts.delete(step);
       if (WRITTEN.has(event) && step !== null) reports.delete(step);

@@ -45,8 +45,8 @@
 /** Events that hold whole plans or nothing about a step; the page needs only their log lines. */
 const OTHERS = /^(?:plan|task)\./;
 
-/** @param {TaskEvent} event */
-export const isOfStep = ({ type }) => !OTHERS.test(type);
+/** Return true for what happened in a step, and for the submission of a rerun, which holds the results that it reuses. @param {TaskEvent} event */
+export const isOfRun = ({ type, data }) => !OTHERS.test(type) || Boolean(data.rerun);
 
 /** @param {string | undefined} actor */
 const by = (actor) => (!actor || actor === "anonymous" ? "" : actor === "policy" ? " by the operator's policy" : ` by ${actor}`);
@@ -136,12 +136,19 @@ const EVENTS = {
   },
 };
 
+/** Return the results of an earlier task that a rerun can reuse, by step. @param {readonly TaskEvent[]} events @returns {Map<string, StoredResult>} */
+export function earlierResults(events) {
+  const { results = {} } = events.find(({ type }) => type === "task.submitted")?.data.rerun ?? {};
+  return new Map(Object.keys(results).map((id) => [id, results[id].result]));
+}
+
 /**
  * Return the images of results that a text names, each once.
  * @param {readonly TaskEvent[]} events @param {string} text @returns {ImageReference[]}
  */
 export function imagesIn(events, text) {
-  const results = events.filter(({ type }) => type === "tool.returned").map(({ data }) => data.result);
+  const returned = events.filter(({ type }) => type === "tool.returned").map(({ data }) => data.result);
+  const results = [...earlierResults(events).values(), ...returned];
   /** @type {ImageReference[]} */
   const images = results.flatMap((result) => result.images ?? []);
   const named = images.filter(({ digest }) => text.includes(`kept as ${digest.slice(0, "sha256:".length + 12)}`));

@@ -180,6 +180,7 @@ interface Budget {
 
 interface RerunView {
   task_id: string;
+  reused: string[];
 }
 
 interface Limits {

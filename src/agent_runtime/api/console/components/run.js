@@ -4,7 +4,8 @@
 /** @import { Call, Entry, StepRun, Turn } from "../run.js" */
 /** @import { TaskState } from "../open-task.js" */
 import { countText, cut, durationText, oneLine } from "../format.js";
-import { axisOf, runOf } from "../run.js";
+import { hrefOf } from "../router.js";
+import { axisOf, earlierResults, runOf } from "../run.js";
 import { html, useEffect, useMemo, useState } from "../ui.js";
 import { Growing, Json, Status } from "./basics.js";
 import { Conversation } from "./conversation.js";
@@ -104,6 +105,9 @@ const Reported = ({ report: { text, progress, total } }) => html`
   </p>
 `;
 
+/** Return the full name of the tool of a step; null if a model does its work. @param {Contract["steps"][number]} step */
+const toolOf = (step) => (step.kind === "tool" ? `${step.server}.${step.tool}` : null);
+
 /**
  * @param {{ number: number, title: string, tool: string | null, state: StepView, run: StepRun, axis: Axis, now: number, taskId: string,
  *   writing: string | undefined, report: import("../open-task.js").Report | undefined }} props
@@ -151,6 +155,21 @@ function StepOfRun({ number, title, tool, state, run, axis, now, taskId, writing
   `;
 }
 
+/**
+ * A step whose result is that of the task `from`.
+ * @param {{ number: number, step: Contract["steps"][number], result: StoredResult, from: string, taskId: string }} props
+ */
+function ReusedStep({ number, step, result, from, taskId }) {
+  const source = toolOf(step) ?? "the model";
+  return html`
+    <li class="run-step completed">
+      <p class="run-head"><strong>${number}. ${oneLine(step.title || source)}</strong> <${Status} status="completed" /></p>
+      <p class="note">Nothing is called: the result is that of <a href=${hrefOf(["tasks", from])}>the earlier task</a>.</p>
+      <${CallResult} result=${result} name=${`${taskId}-${step.id}`} taskId=${taskId} source=${source} />
+    </li>
+  `;
+}
+
 /** @param {TaskView} task @param {ReadonlyMap<string, StepRun>} steps @param {number} now */
 function summaryOf({ usage, terminal, status }, steps, now) {
   const runs = [...steps.values()];
@@ -169,18 +188,25 @@ export function Run({ task, plan, events, texts, reports }) {
   const steps = useMemo(() => runOf(events), [events]);
   const now = useNow(task.status === "executing");
   const axis = useMemo(() => axisOf(steps.values(), now), [steps, now]);
-  const rows = plan.steps.map((step, at) => ({ step, at, run: steps.get(step.id) })).filter(({ run }) => run);
-  if (!rows.length) return null;
+  const earlier = useMemo(() => earlierResults(events), [events]);
+  const { task_id: from, reused } = task.rerun_of ?? { task_id: "", reused: [] };
+  if (!plan.steps.some(({ id }) => steps.has(id))) return null;
   return html`
     <section class="run" aria-label="Run">
       <h2>Run</h2>
       <p class="marks">${summaryOf(task, steps, now)}</p>
       <ol class="timeline">
-        ${rows.map(({ step, at, run }) => html`
-          <${StepOfRun} key=${step.id} number=${at + 1} title=${step.title} tool=${step.kind === "tool" ? `${step.server}.${step.tool}` : null}
-            state=${task.steps[at]} run=${run} axis=${axis} now=${now} taskId=${task.task_id} writing=${texts.get(step.id)}
-            report=${reports.get(step.id)} />
-        `)}
+        ${plan.steps.map((step, at) => {
+          const [run, result] = [steps.get(step.id), earlier.get(step.id)];
+          const given = { key: step.id, number: at + 1, taskId: task.task_id };
+          if (run) {
+            return html`
+              <${StepOfRun} ...${given} title=${step.title} tool=${toolOf(step)} state=${task.steps[at]} run=${run} axis=${axis} now=${now}
+                writing=${texts.get(step.id)} report=${reports.get(step.id)} />
+            `;
+          }
+          return result && reused.includes(step.id) && html`<${ReusedStep} ...${given} step=${step} result=${result} from=${from} />`;
+        })}
       </ol>
     </section>
   `;
