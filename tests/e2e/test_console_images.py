@@ -105,6 +105,13 @@ def test_a_rerun_shows_the_images_of_the_results_that_it_reuses(tmp_path: Path, 
         assert find_barriers(browser) == []
 
 
+def test_an_empty_result_is_named_as_one(tmp_path: Path, browser: Browser) -> None:
+    with serve_painter(tmp_path) as service:
+        open_task(browser, service, service.complete_task(plan=painting_plan("empty")))
+        for place in (".result", ".run"):
+            browser.until(f"document.querySelector('{place}')?.innerText.includes('It gave no text.')")
+
+
 def test_the_page_loads_images_with_its_key_also_under_a_path(tmp_path: Path, browser: Browser) -> None:
     text, key = new_key("ann", ["admin"])
     with serve_painter(tmp_path, auth={"keys": [key.line]}) as service:

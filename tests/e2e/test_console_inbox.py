@@ -1,11 +1,12 @@
 """The inbox of the page: live, in pages, with a search and filters, by keyboard, and with an address for every task."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from browser import Browser
+from browser import PHONE, Browser
 from console import open_task, open_view, rows, until_rows, until_task
 from serving import PATIENCE_S, Service, free_port, sums
 from waiting import eventually_sync
@@ -155,6 +156,17 @@ def test_the_focus_stays_in_a_task_whose_button_is_gone_and_its_top_is_shown(
     browser.until_shown("Result")
     browser.until("document.activeElement.tagName === 'H1'")
     browser.until("scrollY === 0")
+
+
+def test_on_a_phone_a_finger_hits_each_button_and_fold(tmp_path: Path, own_service: Service) -> None:
+    task_id = own_service.complete_task()
+    with closing(Browser(tmp_path / "phone", size=PHONE)) as browser:
+        open_task(browser, own_service, task_id)
+        browser.until("document.querySelectorAll('.run summary').length > 0")
+        assert browser.value_of("matchMedia('(pointer: coarse)').matches")
+        folds = "[...document.querySelectorAll('button, summary')].filter((one) => one.offsetHeight > 0)"
+        low = f"{folds}.filter((one) => one.offsetHeight < 32).map((one) => one.innerText)"
+        assert browser.value_of(f"JSON.stringify({low})") == "[]"
 
 
 def test_notifications_are_asked_for_by_a_button_and_come_while_one_is_away(

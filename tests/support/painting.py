@@ -37,6 +37,7 @@ CONTENTS: dict[str, list[dict[str, Any]]] = {
         {"type": "image", "data": "!!!", "mimeType": "image/png"},
     ],
     "broken": [image_block(RED[:40])],
+    "empty": [],
     "many": [image_block(make_png(color=(at // 256, at % 256, 0))) for at in range(MANY)],
 }
 """What each tool of the server answers with."""

@@ -72,6 +72,7 @@ function valueIn(text) {
 export function TextResult({ text, name, more }) {
   const canFormat = isMarkdown(text) && valueIn(text) === undefined;
   const [plain, setPlain] = useState(false);
+  if (!text) return html`<p class="note">It gave no text.</p>`;
   if (isPicture(text)) return html`<img class="picture-block" src=${text} alt="Picture in the result" />`;
   return html`
     <${Folded} text=${text} formatted=${canFormat && !plain} />
@@ -96,9 +97,8 @@ export function CallResult({ result: { text, output, is_error: isError, cut, siz
     <div class=${isError ? "outcome is-error" : "outcome"}>
       ${isError && html`<p class="error">The tool reported an error.</p>`}
       ${cut && html`<p class="note">The first part of ${size.toLocaleString("en")} bytes; the rest is not kept.</p>`}
-      ${!text && !only && html`<p class="note">It gave no text.</p>`}
       <${ResultImages} taskId=${taskId} images=${images} source=${source} name=${name} />
-      ${text && html`<${TextResult} text=${text} name=${`${name}.txt`} />`}
+      ${!only && html`<${TextResult} text=${text} name=${`${name}.txt`} />`}
       ${only && html`<${Folded} text=${JSON.stringify(output, null, 2)} formatted=${false} />`}
       ${text && !isRepeated && output !== null && output !== undefined && html`
         <details class="raw"><summary>As data</summary><${Json} value=${output} /></details>
