@@ -149,6 +149,7 @@ function Server({ id }) {
       ${tools.length > 0 && html`
         <section aria-label="Tools">
           <h2>${countText(tools.length, "tool")}</h2>
+          <p class="note">Choose a tool to try it by a form.</p>
           <ul class="steps">${tools.map((tool) => html`<${ToolRow} key=${tool.tool} tool=${tool} />`)}</ul>
         </section>
       `}
