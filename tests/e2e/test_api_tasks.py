@@ -337,6 +337,7 @@ def test_every_call_is_documented(service: Service) -> None:
         ("get", f"{one}/plan/diff"),
         ("get", f"{one}/planning"),
         ("get", f"{one}/conversations"),
+        ("get", f"{one}/images/{{digest}}"),
         ("get", f"{one}/stream"),
         ("get", f"{one}/events"),
         ("get", f"{one}/audit"),
