@@ -144,7 +144,7 @@ export const Status = ({ status }) => html`<span class=${`status ${status}`}>${s
 /** A time, as long ago; its title is exact. @param {{ at: string }} props */
 export const Ago = ({ at }) => html`<time datetime=${at} title=${timeText(at)}>${agoText(at)}</time>`;
 
-/** A text in a box that scrolls to its end as the text grows, unless the reader has noteEnd back. @param {{ text: string, label: string }} props */
+/** A text in a box that scrolls to its end as the text grows, unless the reader has scrolled back. @param {{ text: string, label: string }} props */
 export function Growing({ text, label }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const atEnd = useRef(true);
