@@ -76,5 +76,8 @@ async function handle(command) {
   return { events, error, messages, state, interrupts: pendingInterrupts };
 }
 
+// A connection that is lost rejects promises that the libraries have left to nobody. A page survives that; Node would end.
+process.on("unhandledRejection", (failure) => console.error("left to nobody:", failure));
+
 for await (const line of createInterface({ input: process.stdin })) answer(await handle(JSON.parse(line)));
 process.exit(0);
