@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Route
 
 from browser import PHONE, Browser
 from console import open_task, open_view, rows, until_rows, until_task
@@ -92,6 +93,28 @@ def test_older_tasks_come_as_one_scrolls_and_back_returns_to_the_one_before(
     until_task(browser, ids[0])
     assert browser.value_of("location.hash") == f"#/tasks/{ids[0]}"
     assert len(rows(browser)) == 60
+
+
+def test_older_tasks_come_even_if_the_list_is_refreshed_while_they_load(own_service: Service, browser: Browser) -> None:
+    for number in range(60):
+        own_service.complete_task(prompt=f"number {number}")
+    waiting = own_service.submit(prompt="changed meanwhile")
+    held: list[Route] = []
+
+    def hold_the_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        held.append(route)
+
+    browser.page.route("**/v1/tasks?*cursor=*", hold_the_first)
+    open_view(browser, own_service)
+    browser.until("document.querySelectorAll('.row').length === 50")
+    browser.value_of("[...document.querySelectorAll('.row')].at(-1).scrollIntoView()")
+    browser.until("document.querySelector('.buttons button:disabled')")
+    own_service.client.post(f"/v1/tasks/{waiting}/reject", json={}).raise_for_status()
+    browser.until("document.querySelector('.row').textContent.includes('rejected')")
+    held[0].continue_()
+    browser.until("document.querySelectorAll('.row').length === 61")
 
 
 def test_tasks_are_found_by_words_and_by_their_state(own_service: Service, browser: Browser) -> None:

@@ -16,7 +16,7 @@ from agent_runtime.domain.tools import BuiltinConfig
 
 folder = Path(sys.argv[1])
 config = BuiltinConfig.model_validate({"server": "filesystem", "root": "files"})
-create(config, base_dir=folder, data_dir=folder).run()
+create(config, base_dir=folder, data_dir=folder).serve()
 """
 
 

@@ -59,11 +59,16 @@ export async function filterTasks(group, words) {
   await refresh();
 }
 
-/** Load the next page. */
+/** Load the next page. If a refresh replaces the pages meanwhile, the next page of the new ones is loaded. */
 export async function loadMore() {
-  const current = pages;
-  await current.load();
-  if (current === pages) inbox.patch({ tasks: current.tasks, ended: current.ended });
+  const wanted = filter;
+  let current;
+  do {
+    current = pages;
+    await current.load();
+    if (wanted !== filter) return;
+  } while (current !== pages);
+  inbox.patch({ tasks: pages.tasks, ended: pages.ended });
 }
 
 /** Load what has changed. It is loaded once more if this is called meanwhile. */

@@ -44,8 +44,14 @@ MISBEHAVIOURS = ("a service", "a run", "a run that strays", "a run at its end", 
 
 REFUSALS = (CallNotFoundError, DecisionRefusedError, InvalidInputError, QuestionNotFoundError, ScopeMissingError)
 
-CONTENTS: list[dict[str, Any] | None] = [{"n": 1}, None, {"n": 2}, {"n": 3}, {"n": "one"}]
-"""The answers of a person to a server: valid content, none, or invalid content."""
+SAYINGS: list[tuple[ev.AnswerAction, dict[str, Any] | None]] = [
+    ("accept", {"n": 1}),
+    ("decline", None),
+    ("cancel", None),
+    ("accept", {"n": 2}),
+    ("accept", {"n": "one"}),
+]
+"""The answers of a person to a server: an action, and valid, invalid or no content."""
 
 CALLERS = st.sampled_from([ANYBODY, Caller("bob", "default", frozenset({"approve"}), "key")])
 """A caller with all scopes, and one who may only approve. The latter may have submitted the task or edited the plan."""
@@ -213,9 +219,17 @@ class LifeOfATask(Misbehaviour, RuleBasedStateMachine):
         assert won <= 1, "two approvals were acknowledged"
 
     @precondition(lambda self: self.may_decide)
-    @rule(back=st.integers(0, 2), how=st.sampled_from(["revise", "revise", "reject"]), caller=CALLERS)
-    def send_back(self, back: int, how: str, caller: Caller) -> None:
-        self.decide(Revise(feedback="f") if how == "revise" else Reject(), back, caller)
+    @rule(
+        back=st.integers(0, 2),
+        how=st.sampled_from(["revise", "revise", "reject"]),
+        then=st.sampled_from([None, None, "more", "error"]),
+        caller=CALLERS,
+    )
+    def send_back(self, back: int, how: str, then: str | None, caller: Caller) -> None:
+        """Reject a plan, or ask for another, which a runner may plan at once, or fail to plan."""
+        decision = Revise(feedback="f") if how == "revise" else Reject()
+        if self.decide(decision, back, caller) and then and self.can_continue:
+            self.advance(self.claim(self.task), [then])
 
     @property
     def may_decide(self) -> bool:
@@ -307,28 +321,43 @@ class LifeOfATask(Misbehaviour, RuleBasedStateMachine):
     @rule(
         data=st.data(),
         then=st.sampled_from([[], [], [], ["silence"], ["good", "more"]]),
-        content=st.sampled_from(CONTENTS),
+        saying=st.sampled_from(SAYINGS),
         caller=CALLERS,
     )
     def a_server_asks(
-        self, data: st.DataObject, then: list[str], content: dict[str, Any] | None, caller: Caller
+        self,
+        data: st.DataObject,
+        then: list[str],
+        saying: tuple[ev.AnswerAction, dict[str, Any] | None],
+        caller: Caller,
     ) -> None:
         """Have a server ask a question in an open call, and a person answer at once or too late."""
         run = data.draw(st.sampled_from([run for run in self.runs if run.in_progress]))
         self.advance(run, ["asks", "asks", *then])
         if self.task.questions:
-            self.give_answer(data, content, 0, caller)
+            self.give_answer(data, saying, 0, caller)
 
     @precondition(lambda self: self.task.questions)
-    @rule(data=st.data(), content=st.sampled_from(CONTENTS), back=st.integers(0, 2), caller=CALLERS)
-    def answer_a_question(self, data: st.DataObject, content: dict[str, Any] | None, back: int, caller: Caller) -> None:
-        self.give_answer(data, content, back, caller)
+    @rule(data=st.data(), saying=st.sampled_from(SAYINGS), back=st.integers(0, 2), caller=CALLERS)
+    def answer_a_question(
+        self,
+        data: st.DataObject,
+        saying: tuple[ev.AnswerAction, dict[str, Any] | None],
+        back: int,
+        caller: Caller,
+    ) -> None:
+        self.give_answer(data, saying, back, caller)
 
-    def give_answer(self, data: st.DataObject, content: dict[str, Any] | None, back: int, caller: Caller) -> None:
+    def give_answer(
+        self,
+        data: st.DataObject,
+        saying: tuple[ev.AnswerAction, dict[str, Any] | None],
+        back: int,
+        caller: Caller,
+    ) -> None:
         """Answer a question of a server with valid or invalid content, or decline or dismiss it."""
         asked = self.task.questions[data.draw(st.sampled_from([*self.task.questions]))]
-        actions: list[ev.AnswerAction] = ["decline", "cancel"] if content is None else ["accept"]
-        action = data.draw(st.sampled_from(actions))
+        action, content = saying
         if self.decide(Answer(question_id=asked.question_id, action=action, content=content), back, caller):
             self.note(f"a question: {action}")
 
