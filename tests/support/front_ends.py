@@ -113,6 +113,9 @@ class AgUi:
         assert len({message["id"] for message in said}) == len(said)
         texts = [message for message in said if message["role"] == "assistant" and message.get("content")]
         state = known["state"]
+        if state.get("status") == "completed":
+            called = [call["id"] for message in said for call in message.get("toolCalls") or ()]
+            assert called == [message["toolCallId"] for message in said if message["role"] == "tool"]
         return Shown(
             state.get("status", ""),
             tuple(message["content"] for message in said if message["role"] == "tool"),
@@ -180,6 +183,11 @@ class Graphql:
         assert len(set(ids)) == len(ids)
         texts = [message for message in messages if message["type"] == "TextMessage" and message["role"] == "assistant"]
         states = [message["state"]["task"] for message in messages if message["type"] == "AgentStateMessage"]
+        if states and states[-1]["status"] == "completed":
+            called = {message["id"] for message in messages if message["type"] == "ActionExecutionMessage"}
+            answered = [one["actionExecutionId"] for one in messages if one["type"] == "ResultMessage"]
+            assert len(answered) == len(set(answered))
+            assert called <= set(answered)
         return Shown(
             states[-1]["status"] if states else "",
             tuple(message["result"] for message in messages if message["type"] == "ResultMessage"),

@@ -38,7 +38,8 @@ from ag_ui.core import (
 )
 from ag_ui.encoder import EventEncoder
 
-from agent_runtime.api.result_text import describe_kept_plan
+from agent_runtime.api.result_text import describe_kept_plan, describe_resolution
+from agent_runtime.api.told_calls import ToldCalls
 from agent_runtime.api.views import plan_text
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.log_lines import log_line
@@ -104,9 +105,7 @@ class Conversation:
         self._steps: list[str] = []
         self._texts: dict[str, str] = {}
         """The text messages that are open, by the step whose model writes them."""
-        self._announced: set[str] = set()
-        self._settled: set[str] = set()
-        """The calls that have a result."""
+        self._calls = ToldCalls()
 
     def begin(self) -> list[BaseEvent]:
         """Return the events that show the state so far, for a run that joins a task."""
@@ -122,7 +121,7 @@ class Conversation:
         """Fold the next record, and return its events. Raises: as `evolve`."""
         before = self.task
         self.task = evolve(before, record)
-        if is_late_evidence(before, record):
+        if is_late_evidence(before.epoch, record):
             return []
         events = [*self._tell(record.event), *self._compare(before, record.event)]
         line = log_line(record)
@@ -242,7 +241,7 @@ class Conversation:
                 reason = f": {event.comment}" if event.comment else "."
                 yield from self._give_result(event.call_id, f"A person denied this call{reason}")
             case ev.StepResolved():
-                yield from self._give_result(event.call_id, f"A person resolved this call as {event.resolution!r}.")
+                yield from self._give_result(event.call_id, describe_resolution(event))
             case _:
                 return
 
@@ -291,10 +290,9 @@ class Conversation:
             yield from self._say(f"{self.task.task_id}-result", event.result)
 
     def _announce(self, event: ev.ToolCalled | ev.CallApprovalRequested) -> Iterator[BaseEvent]:
-        if event.call_id in self._announced:  # a person has seen it before it was sent
+        if not self._calls.announce(event):
             return
-        self._announced.add(event.call_id)
-        name = f"{event.server}.{event.tool}"
+        name = self._calls.name(event.call_id)
         arguments = json.dumps(event.arguments, ensure_ascii=False)
         parent = f"{event.call_id}-call"
         call = ToolCall(id=event.call_id, function=FunctionCall(name=name, arguments=arguments))
@@ -315,13 +313,13 @@ class Conversation:
         self.messages[parent] = AssistantMessage(id=parent, tool_calls=[ToolCall(id=call.id, function=function)])
 
     def _give_result(self, call_id: str, text: str, *, failed: bool = False) -> Iterator[BaseEvent]:
-        if call_id not in self._announced or call_id in self._settled:
+        told = self._calls.settle(call_id)
+        if told is None:
             return
-        self._settled.add(call_id)
-        message_id, shown = f"{call_id}-result", _clear(text)
+        message_id, shown = f"{told}-result", _clear(text)
         error = shown if failed else None
-        self.messages[message_id] = ToolMessage(id=message_id, tool_call_id=call_id, content=shown, error=error)
-        yield ToolCallResultEvent(message_id=message_id, tool_call_id=call_id, content=shown, role="tool")
+        self.messages[message_id] = ToolMessage(id=message_id, tool_call_id=told, content=shown, error=error)
+        yield ToolCallResultEvent(message_id=message_id, tool_call_id=told, content=shown, role="tool")
 
 
 def tell_plan(task: Task) -> str:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from agent_runtime.api.shapes import AnyAttentionView
-from agent_runtime.domain.events import PlanRevisionFailed
+from agent_runtime.domain.events import PlanRevisionFailed, StepResolved
 from agent_runtime.domain.outages import describe_wait
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import RevisionFailure, StepStatus, Task
@@ -43,6 +43,11 @@ def describe_failed_revision(failure: RevisionFailure) -> str:
 def describe_kept_plan(event: PlanRevisionFailed) -> str:
     """Say which revision of the plan stays, because no other could be made, and why."""
     return f"No other plan could be made, so revision {event.revision} stays: {event.message}"
+
+
+def describe_resolution(event: StepResolved) -> str:
+    """Say what stands in place of the result of a call whose outcome is unknown."""
+    return f"A person resolved this call as {event.resolution!r}."
 
 
 def _list_running(task: Task) -> str | None:

@@ -32,7 +32,7 @@ def evolve(task: Task, record: ev.EventRecord) -> Task:
         raise illegal(task, event, f"it has number {record.seq}, after {task.version}")
     _check_status(task, event)
     size = task.journal_bytes + len(record.data)
-    if is_late_evidence(task, record):
+    if is_late_evidence(task.epoch, record):
         return replace(task, version=record.seq, updated_at=record.at, journal_bytes=size)
     _check_epoch(task, record)
     changes = FOLDS[type(event)](task, event, record)
@@ -51,9 +51,9 @@ def _follow_wait(waiting: Waiting, event: ev.Event) -> Waiting | None:
     return None
 
 
-def is_late_evidence(task: Task, record: ev.EventRecord) -> bool:
-    """Return whether this is the answer to a call of a run that has been superseded."""
-    return isinstance(record.event, ev.ToolReturned) and record.epoch is not None and record.epoch < task.epoch
+def is_late_evidence(epoch: int, record: ev.EventRecord) -> bool:
+    """Return whether this is the answer to a call of a run that has been superseded. `epoch`: that of the task."""
+    return isinstance(record.event, ev.ToolReturned) and record.epoch is not None and record.epoch < epoch
 
 
 def _check_status(task: Task, event: ev.Event) -> None:

@@ -520,11 +520,11 @@ def test_before_the_first_claim_nobody_is_a_run() -> None:
 def test_a_late_answer_is_kept_and_changes_nothing() -> None:
     task = after(CALLING, task_claimed(3))
     late = ev.make_record("t", task.version + 1, 2, AT, tool_returned("s1"))
-    assert is_late_evidence(task, late)
+    assert is_late_evidence(task.epoch, late)
     assert evolve(task, late) == replace(
         task, version=task.version + 1, updated_at=AT, journal_bytes=task.journal_bytes + len(late.data)
     )
-    assert not is_late_evidence(CALLING, late)
+    assert not is_late_evidence(CALLING.epoch, late)
     with pytest.raises(IllegalTransitionError, match="the task is"):
         evolve(replace(task, status=S.FAILED), late)
 

@@ -4,13 +4,15 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from agent_runtime.api.result_text import describe_kept_plan
+from agent_runtime.api.result_text import describe_kept_plan, describe_resolution
+from agent_runtime.api.told_calls import ToldCalls
 from agent_runtime.api.views import plan_text, time_of
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.tools import StoredResult
+from agent_runtime.domain.transitions import is_late_evidence
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.text.escaping import escape_hidden
 
@@ -25,10 +27,11 @@ _SENT: dict[str, Any] = {"__typename": "SuccessMessageStatus", "code": "Success"
 
 
 class Narrator:
-    """Tells the events of a task as messages. It remembers the tool of each call, and the last answer of a model."""
+    """Tells the events of a task as messages. It remembers the calls, and the last answer of a model."""
 
     def __init__(self) -> None:
-        self._tools: dict[str, str] = {}
+        self._calls = ToldCalls()
+        self._epoch = 0
         self._answer: str | None = None
 
     def tell(self, record: EventRecord) -> Iterator[Message]:
@@ -41,24 +44,21 @@ class Narrator:
                 )
             case ev.PlanRevisionFailed() as kept:
                 yield make_text(record, base["id"], describe_kept_plan(kept))
-            case ev.ToolCalled() as called:
-                name = self._tools[called.call_id] = f"{called.server}.{called.tool}"
+            case ev.ToolCalled() as called if self._calls.announce(called):
                 given = json.dumps(called.arguments, ensure_ascii=False)
                 yield {
                     **base,
                     "__typename": "ActionExecutionMessageOutput",
-                    "id": called.call_id if called.attempt == 1 else f"{called.call_id}.{called.attempt}",
-                    "name": name,
+                    "id": called.call_id,
+                    "name": self._calls.name(called.call_id),
                     "arguments": [given],
                 }
-            case ev.ToolReturned() as returned:
-                yield {
-                    **base,
-                    "__typename": "ResultMessageOutput",
-                    "actionExecutionId": returned.call_id,
-                    "actionName": self._tools.get(returned.call_id, ""),
-                    "result": escape_hidden(returned.result.text, keep="\n\t"),
-                }
+            case ev.TaskClaimed() as claimed:
+                self._epoch = claimed.epoch
+            case ev.ToolReturned() as returned if not is_late_evidence(self._epoch, record):
+                yield from self._give_result(base, returned.call_id, returned.result.text)
+            case ev.StepResolved() as resolved:
+                yield from self._give_result(base, resolved.call_id, describe_resolution(resolved))
             case ev.ModelAnswered(answer=StoredResult() as said, objection=None) as answered:
                 self._answer = said.text
                 message_id = identify_text(record.task_id, answered.step_id, answered.turn)
@@ -71,6 +71,17 @@ class Narrator:
                 yield make_text(record, base["id"], "The plan was rejected. Nothing was done.")
             case _:
                 pass
+
+    def _give_result(self, base: Message, call_id: str, text: str) -> Iterator[Message]:
+        told = self._calls.settle(call_id)
+        if told is not None:
+            yield {
+                **base,
+                "__typename": "ResultMessageOutput",
+                "actionExecutionId": told,
+                "actionName": self._calls.name(told),
+                "result": escape_hidden(text, keep="\n\t"),
+            }
 
 
 def identify_text(task_id: str, step_id: str, turn: int) -> str:

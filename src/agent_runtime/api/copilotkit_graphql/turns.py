@@ -57,7 +57,8 @@ class Turn:
         self._start = start
         self._task = task
         self._thread, self._agent, self._run_id, self._saved = thread, agent, run_id, saved
-        self._seen = after
+        self._after = after
+        self._seen = 0
         self._live = LiveMessages(task.task_id, task.version)
         self._telling = asyncio.Lock()
         """Held while messages are made and queued, in order."""
@@ -115,9 +116,7 @@ class Turn:
     async def _follow(self) -> dict[str, Any]:
         """Pass on what happens, and return the status of the answer."""
         tasks, task_id = self._runtime.tasks, self._task.task_id
-        if await self._is_settled():
-            return status_of(self._task)
-        follow = tasks.follow(task_id, self._caller, self._seen, idle_s=idle_s(self._runtime.settings.limits))
+        follow = tasks.follow(task_id, self._caller, idle_s=idle_s(self._runtime.settings.limits))
         async with aclosing(follow) as batches:
             async for records in batches:
                 await self._pass_on(records)
@@ -140,7 +139,8 @@ class Turn:
         for record in records:
             async with self._telling:
                 for message in self._live.add_record(record):
-                    await self._put(message)
+                    if record.seq > self._after:
+                        await self._put(message)
             self._seen = record.seq
 
     async def _is_settled(self) -> bool:
