@@ -22,7 +22,7 @@ EVERYDAY = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-THOROUGH = settings(EVERYDAY, max_examples=400, stateful_step_count=50)
+THOROUGH = settings(EVERYDAY, max_examples=600, stateful_step_count=50)
 
 USUAL = (
     "parallel calls",

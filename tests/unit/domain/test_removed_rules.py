@@ -324,7 +324,7 @@ def make_reckless_machine() -> type[machine.LifeOfATask]:
     """Return the machine with more frequent misbehaviour."""
     misbehave = machine.LifeOfATask.something_misbehaves
     # No rule that is removed needs a question of a server, and its answers would only make the search longer.
-    calm = {"a_server_asks": None, "answer_a_question": None}
+    calm = {"a_server_asks": None, "a_server_asks_again": None, "answer_a_question": None}
     return machine.make_machine(may_misbehave=True, wrong_again=misbehave, wrong_once_more=misbehave, **calm)
 
 
@@ -364,7 +364,7 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "rules: a person is asked": ("G4", remove_checks(call_rules, "_reason_to_ask")),
     "rules: nothing is permitted after a cancel": ("G7", permit_calls_after_cancel),
     "folds: a call is the one that the model asks for": ("G5", accept_every_agent_call),
-    "folds: a concrete call needs an answer": ("G4", remove_checks(calls, "_check_granted")),
+    "folds: a concrete call needs an answer": ("G4 G5", remove_checks(calls, "_check_granted")),
     "folds: nobody approves what they wrote": ("G4", remove_checks(plans, "check_approver")),
     "folds: a turn is recorded once": ("G2", accept_every_turn),
     "folds: an agent is done when its model says so": ("G7", complete_agents_early),

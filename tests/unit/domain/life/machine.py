@@ -48,8 +48,10 @@ SAYINGS: list[tuple[ev.AnswerAction, dict[str, Any] | None]] = [
     ("accept", {"n": 1}),
     ("decline", None),
     ("cancel", None),
-    ("accept", {"n": 2}),
     ("accept", {"n": "one"}),
+    ("cancel", None),
+    ("decline", None),
+    ("accept", {"n": 2}),
 ]
 """The answers of a person to a server: an action, and valid, invalid or no content."""
 
@@ -312,7 +314,7 @@ class LifeOfATask(Misbehaviour, RuleBasedStateMachine):
         assert asked
         comment = data.draw(st.sampled_from([None, "not so"]))
         decision = kind(call_id=asked.call_id, arguments_digest=asked.arguments_digest, comment=comment)
-        if isinstance(decision, ApproveCall) and data.draw(st.sampled_from([False, False, True])):
+        if isinstance(decision, ApproveCall) and data.draw(st.booleans()):
             decision = decision.model_copy(update={"edited_arguments": {"n": data.draw(st.sampled_from([8, 8.0]))}})
         if self.decide(decision, back, caller) and isinstance(decision, ApproveCall) and decision.edited_arguments:
             self.note("an edited call")
@@ -321,21 +323,26 @@ class LifeOfATask(Misbehaviour, RuleBasedStateMachine):
     @rule(
         data=st.data(),
         then=st.sampled_from([[], [], [], ["silence"], ["good", "more"]]),
-        saying=st.sampled_from(SAYINGS),
+        sayings=st.lists(st.sampled_from(SAYINGS), min_size=1, max_size=4),
         caller=CALLERS,
     )
     def a_server_asks(
         self,
         data: st.DataObject,
         then: list[str],
-        saying: tuple[ev.AnswerAction, dict[str, Any] | None],
+        sayings: list[tuple[ev.AnswerAction, dict[str, Any] | None]],
         caller: Caller,
     ) -> None:
-        """Have a server ask a question in an open call, and a person answer at once or too late."""
+        """Have a server ask questions in an open call, and a person answer each at once, or the last one too late."""
         run = data.draw(st.sampled_from([run for run in self.runs if run.in_progress]))
-        self.advance(run, ["asks", "asks", *then])
-        if self.task.questions:
-            self.give_answer(data, saying, 0, caller)
+        for number, saying in enumerate(sayings, 1):
+            if run not in self.runs:
+                return
+            self.advance(run, ["asks", "asks", *(then if number == len(sayings) else ())])
+            if self.task.questions:
+                self.give_answer(data, saying, 0, caller)
+
+    a_server_asks_again = a_server_asks
 
     @precondition(lambda self: self.task.questions)
     @rule(data=st.data(), saying=st.sampled_from(SAYINGS), back=st.integers(0, 2), caller=CALLERS)
