@@ -2204,6 +2204,109 @@ ACCEPTED: list[tuple[str, Steps]] = [
         [("write_file", {"path": "m.txt", "content": "down with the king"})],
     ),
     ("complete the old newspapers todo", [("complete", {"text": "old newspapers"})]),
+    # Sentences of a developer and of a scientist.
+    ("rm sample/tmp.txt", [("delete_file", {"path": "sample/tmp.txt"})]),
+    (
+        "mv sample/app.log into sample/archive",
+        [("move_file", {"source": "sample/app.log", "destination": "sample/archive/app.log"})],
+    ),
+    ("copy a.txt into backup", [("copy_file", {"source": "a.txt", "destination": "backup/a.txt"})]),
+    ("copy a.txt into b.txt", [("copy_file", {"source": "a.txt", "destination": "b.txt"})]),
+    (
+        "Make a folder named processed and move cleaned.csv there",
+        [
+            ("create_directory", {"path": "processed"}),
+            ("move_file", {"source": "cleaned.csv", "destination": "processed/cleaned.csv"}),
+        ],
+    ),
+    (
+        "make a folder called x and copy a.txt and b.txt there",
+        [
+            ("create_directory", {"path": "x"}),
+            ("copy_file", {"source": "a.txt", "destination": "x/a.txt"}),
+            ("copy_file", {"source": "b.txt", "destination": "x/b.txt"}),
+        ],
+    ),
+    (
+        "Combine run_01.txt and run_02.txt into all_runs.txt",
+        [
+            ("read_file", {"path": "run_01.txt"}),
+            ("write_file", {"path": "all_runs.txt", "content": "${s1.text}"}),
+            ("read_file", {"path": "run_02.txt"}),
+            ("append_file", {"path": "all_runs.txt", "content": "${s3.text}"}),
+        ],
+    ),
+    ("find every .md file under sample", [("search_files", {"pattern": "*.md", "path": "sample"})]),
+    ("look for log files below sample/var", [("search_files", {"pattern": "*.log", "path": "sample/var"})]),
+    (
+        "which files in sample contain TODO?",
+        [("search_files", {"pattern": "*", "path": "sample", "content": "TODO"})],
+    ),
+    (
+        "any yaml files in sample that mention redis?",
+        [("search_files", {"pattern": "*.yaml", "path": "sample", "content": "redis"})],
+    ),
+    ("find all csv files that contain total", [("search_files", {"pattern": "*.csv", "content": "total"})]),
+    ("Which of my files contain the word anomaly?", [("search_files", {"pattern": "*", "content": "anomaly"})]),
+    ("show me every file that mentions Anna", [("search_files", {"pattern": "*", "content": "Anna"})]),
+    (
+        'search sample for files mentioning "api_key"',
+        [("search_files", {"pattern": "*", "path": "sample", "content": "api_key"})],
+    ),
+    (
+        'which lines of settings.ini have "port" in them?',
+        [("read_file", {"path": "settings.ini"}), ("find", {"text": "${s1.text}", "query": "port"})],
+    ),
+    (
+        'look up "Anna" in contacts.txt',
+        [("read_file", {"path": "contacts.txt"}), ("find", {"text": "${s1.text}", "query": "Anna"})],
+    ),
+    (
+        'pull the lines with "WARN" from build.log and append them to warnings.txt',
+        [
+            ("read_file", {"path": "build.log"}),
+            ("find", {"text": "${s1.text}", "query": "WARN"}),
+            ("append_file", {"path": "warnings.txt", "content": "${s2.text}"}),
+        ],
+    ),
+    ("read everything in sample/config", [("read_files", {"path": "sample/config"})]),
+    ("Print everything in the observations folder", [("read_files", {"path": "observations"})]),
+    (
+        "count the words in all text files in docs",
+        [("read_files", {"path": "docs"}), ("count_words", {"text": "${s1.output.text}"})],
+    ),
+    (
+        "How many words are there in all the files in chapters together?",
+        [("read_files", {"path": "chapters"}), ("count_words", {"text": "${s1.output.text}"})],
+    ),
+    (
+        "Read all the files in sample and give me one summary",
+        [("read_files", {"path": "sample"}), ("summarize", {"text": "${s1.output.text}"})],
+    ),
+    ("TL;DR notes.txt", [("read_file", {"path": "notes.txt"}), ("summarize", {"text": "${s1.text}"})]),
+    ("tl;dr of notes.txt", [("read_file", {"path": "notes.txt"}), ("summarize", {"text": "${s1.text}"})]),
+    (
+        "I'd like to see the top of protocol.md",
+        [("read_file", {"path": "protocol.md"}), ("head", {"text": "${s1.text}", "lines": 10})],
+    ),
+    (
+        "show me the end of server.log",
+        [("read_file", {"path": "server.log"}), ("tail", {"text": "${s1.text}", "lines": 10})],
+    ),
+    ('Jot down "pH 7.9" in notes.txt', [("append_file", {"path": "notes.txt", "content": "pH 7.9"})]),
+    (
+        'Replace what\'s in status.txt with "analysis finished"',
+        [("write_file", {"path": "status.txt", "content": "analysis finished"})],
+    ),
+    ("sqrt of 1764?", [("evaluate", {"expression": "sqrt(1764)"})]),
+    ("Divide 6.022e23 by 1000", [("divide", {"a": 6.022e23, "b": 1000})]),
+    ("add 2e3 and 5", [("add", {"a": 2000.0, "b": 5})]),
+    ("Round 3.14159 * 4.2^2 to a whole number", [("evaluate", {"expression": "round(3.14159 * 4.2^2)"})]),
+    ("What's the remainder when 96 is divided by 7?", [("evaluate", {"expression": "96 % 7"})]),
+    ("what's still open on my list?", [("list", {"status": "open"})]),
+    ("Show the todos I've already finished", [("list", {"status": "done"})]),
+    ("mark everything on my todo list as done", [("complete_all", {})]),
+    ("wipe the whole todo list", [("delete_all", {"status": "all"})]),
 ]
 """Each prompt with its steps: the tool and its exact arguments."""
 
@@ -2234,6 +2337,14 @@ FETCHED: list[tuple[str, Steps]] = [
 """As above, where a server fetches pages."""
 
 REFUSED: list[tuple[str, str]] = [
+    ("delete the todo folder", "delete the todo folder"),
+    ("copy everything in docs to x.txt", "everything in docs"),
+    ("save everything in docs to x.txt", "everything in docs"),
+    ("move a.txt there", "move a.txt there"),
+    ("merge a.txt and b.txt into a.txt", "merge a.txt and b.txt into a.txt"),
+    ("merge a.txt into b.txt", "merge a.txt into b.txt"),
+    ("rm -rf docs", "rm -rf docs"),
+    ("search the docs folder for files called milk", "files called milk"),
     ("remove the todo about x", "remove the todo about x"),
     ("delete the milk todo", "delete the milk todo"),
     ('delete the todo about "buy milk"', 'delete the todo about "buy milk"'),
@@ -2367,7 +2478,6 @@ REFUSED: list[tuple[str, str]] = [
     ("Read notes.txt and save", "save"),
     ("Read notes.txt and save it", "save it"),
     ("Read notes.txt and save it to a file", "save it to a file"),
-    ("TL;DR notes.txt", "TL"),
     ("how many words and lines are in notes.txt", "how many words and lines are in notes.txt"),
     ("minus 5 plus 10", "5 plus 10"),
     ("I have 15 apples and get 27 more, how many do I have?", "I have 15 apples"),

@@ -56,6 +56,9 @@ class Binder:
                 self._memory.remember(self._to_number(value))
             case m.Write():
                 self._write(action)
+            case m.Join(files, to):
+                for file in files:
+                    self._write(m.Write(m.Contents(file), (to,), append=file != files[0]))
             case m.Transfer(_, files):
                 for file in files:
                     self._transfer(action, file)

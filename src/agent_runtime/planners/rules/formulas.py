@@ -14,7 +14,7 @@ def to_number(text: str) -> JsonValue:
     """Return a JSON number if it is exact, else the digits as text."""
     if sum(char.isdigit() for char in text) > _DIGITS:
         return text
-    return float(text) if "." in text else int(text)
+    return float(text) if {".", "e"} & {*text} else int(text)
 
 
 def is_plain(operand: JsonValue) -> bool:

@@ -6,7 +6,7 @@ from typing import Literal
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.patterns import Table
 from agent_runtime.planners.rules.sums import SUMS, show
-from agent_runtime.planners.rules.transfers import TRANSFERS
+from agent_runtime.planners.rules.transfers import TRANSFERS, transfer
 from agent_runtime.planners.rules.values import IT, Row
 from agent_runtime.planners.rules.vocabulary import WORDS
 
@@ -41,7 +41,13 @@ def _copy(content: m.Value, files: tuple[m.File, ...]) -> m.Action | None:
             return m.Transfer("copy_file", (file,), to)
         case m.Back(sort="any", said="it" | "this" | "that" as said), (m.NamedFile() as to,):
             return m.Transfer("copy_file", (m.FileBack(said),), to)
-    return None if isinstance(content, m.Literally | m.Number) else m.Write(content, files)
+    unclear = m.Literally | m.Number | m.Listing | m.Search  # of files, their names or what they hold may be meant
+    return None if isinstance(content, unclear) else m.Write(content, files)
+
+
+def _join(files: tuple[m.File, ...], file: m.File) -> m.Action | None:
+    """Take several files and another one. Reading one that has been written before would give more than it held."""
+    return m.Join(files, file) if len(files) > 1 and file not in files else None
 
 
 def _make_folder(folder: m.Folder, inside: m.Folder = m.ROOT) -> m.Action | None:
@@ -159,6 +165,7 @@ _SAID = (
 )
 _WRITING: list[Row] = [
     ("$copy <content=bounded> to|into|as|in|onto|under|over <files>", _copy),
+    ("$copy <files=sources> into|inside <to=plainfolder>", transfer("copy_file")),
     (
         (
             "make|create|save|take a copy|backup|duplicate of <content=bounded> called|named|and_call_it|and_name_it|"
@@ -166,6 +173,7 @@ _WRITING: list[Row] = [
         ),
         _copy,
     ),
+    ("combine|concatenate|join|merge|put_together <files=sources> into|in|to|as <file=newfile>", _join),
     ("$make <file=newfile> with|and content|contents|text|message|body :|set_to|of? <content=marked>", _write),
     (
         "$at <folder=surely> ,? $make <file=newfile> with|and content|contents|text|message|body :? <content=marked>",
@@ -186,9 +194,9 @@ _WRITING: list[Row] = [
     ("create|make|touch|generate <files=newfiles>", _make_files),
     ("create|make|touch|add $the? two|three|four|following? $new? files called|named|:? <files=newfiles>", _make_files),
     ("overwrite|replace <files> with|by <content=replacing>", _save),
-    ("overwrite|replace|set|change|update $the? $contents of|in|inside <files> with|to|by <content>", _save),
+    ("overwrite|replace|set|change|update $the? $contents|what_is of|in|inside <files> with|to|by <content>", _save),
     ("$word|insert <content=worded> $end <files>", _append),
-    ("add|log|note|note_down|record <content=worded> $onto <files>", _append),
+    ("add|log|note|note_down|jot_down|record <content=worded> $onto <files>", _append),
     ("append|attach <content=bounded> $onto <files>", _append),
     ("$append|add $onto <files> " + _SAID + " <content>", _append),
     ("add|append $the? following text|lines|line|content|message? $onto <files> : <content>", _append),
@@ -266,6 +274,13 @@ _TEXTS: list[Row] = [
     ),
     (
         (
+            "search|look|scan|check in|inside|through|within? <folder> for $the? $files $containing $the? "
+            "word|text|phrase|string? <content=query>"
+        ),
+        lambda folder, content: show(m.Search("*", folder, content)),
+    ),
+    (
+        (
             "$scan in|inside|through|within? <of=text> for $the? lines|line|occurrences_of|$anything_with? "
             "$containing? word|text|phrase? <query>"
         ),
@@ -284,7 +299,7 @@ _TEXTS: list[Row] = [
     ),
     (
         (
-            "find|search_for|look_for|grep|search|locate $the? word|text|phrase|string? <query> in|inside|"
+            "find|search_for|look_for|look_up|grep|search|locate $the? word|text|phrase|string? <query> in|inside|"
             "within|through <of=text>"
         ),
         lambda of, query: show(m.LinesWith(of, query)),
@@ -305,6 +320,7 @@ _SHOWING: list[Row] = [
     ("list $me? <values>", _readable),
     ("list <folder=oneword>", lambda folder: show(m.Listing(folder))),
     ("read|open|load|cat <files=allfiles>", lambda files: m.Show((files,))),
+    ("print everything in <folder>", lambda folder: m.Show((m.AllContents(folder),))),
     ("$read $me? <file> out_loud|aloud|out|back|again|to_me|for_me?", _read),
     ("$read $me? <values> out_loud|aloud|out|back|again|to_me|for_me?", _to_be_read),
     (
@@ -316,7 +332,7 @@ _SHOWING: list[Row] = [
     (
         (
             "make|create|write|generate|produce|prepare|do|provide|list|extract|take|build|calculate|compute|"
-            "determine|find|work_out|run|collect $me? <values=made>"
+            "determine|find|work_out|run|collect|pull|pull_out|grab|pick_out $me? <values=made>"
         ),
         m.Show,
     ),

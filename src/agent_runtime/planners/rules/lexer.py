@@ -37,7 +37,8 @@ _SCAN = re.compile(
       | (?P<url>[a-z][a-z0-9+.-]*://[^\s"“”„«»‹›`<>|]*[^\s"“”„«»‹›`<>|.,;:!?)\]'’])
       | (?P<arrow>->|=>|→|⇒)
       | (?P<mark>["“”„«»‹›`,;:()\[\]<>|&])
-      | (?P<chunk>(?:[^\s"“”„«»‹›`,;:()\[\]<>|&→⇒]|,(?<=[0-9],)(?=[0-9]{3}(?![0-9]))|:(?=//)|:(?<=[0-9]:)(?=[0-9]))+)
+      | (?P<chunk>tl;dr
+          | (?:[^\s"“”„«»‹›`,;:()\[\]<>|&→⇒]|,(?<=[0-9],)(?=[0-9]{3}(?![0-9]))|:(?=//)|:(?<=[0-9]:)(?=[0-9]))+)
       | (?P<other>.)""",
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
@@ -47,6 +48,7 @@ _ARITHMETIC = re.compile(
 )
 _PIECE = re.compile(r"[0-9]+(?:[.,][0-9]+)*|\.[0-9]+|\*\*|.")
 _DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}|[0-9]+(?:\.[0-9]+){2,}|[0-9]+(?:-[0-9]+){2,}")
+_EXPONENT = re.compile(r"[0-9]+(?:\.[0-9]+)?e[+-]?[0-9]{1,2}", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+")
 _FILE = re.compile(r"[^*?]*\.[A-Za-z][A-Za-z0-9_]{0,9}")
 _URL = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|www\.)", re.IGNORECASE)
@@ -174,6 +176,8 @@ def _split_chunk(chunk: str, at: int, *, glued: bool) -> list[Token]:
         return [_classify(chunk[:-2], key[:-2], at, end - 2), Token("word", "'s", chunk[-2:], end - 2, end), *tail]
     if key in _SPLIT_IS:
         return [Token("word", key.replace("'", "")[:-1], chunk, at, end), Token("word", "is", chunk, at, end), *tail]
+    if _EXPONENT.fullmatch(chunk):
+        return [Token("number", key, key, at, end), *tail]
     if _ARITHMETIC.fullmatch(chunk) and not _DATE.fullmatch(chunk):
         return [*_split_arithmetic(chunk, at), *tail]
     return [_classify(chunk, key, at, end), *tail]

@@ -225,6 +225,14 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """Write the texts of several files into one, each on a new line."""
+
+    files: tuple[File, ...]
+    to: File
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """Copy or move files: one to a path, or any number into a folder. `renames`: only its name is to change."""
 
@@ -305,7 +313,19 @@ class IfExists:
 
 Condition = If | IfExists
 Action = (
-    Show | Focus | Write | Transfer | DeleteFiles | AddTo | MakeFolders | AddTodos | EndTodos | If | IfExists | Nothing
+    Show
+    | Focus
+    | Write
+    | Join
+    | Transfer
+    | DeleteFiles
+    | AddTo
+    | MakeFolders
+    | AddTodos
+    | EndTodos
+    | If
+    | IfExists
+    | Nothing
 )
 
 

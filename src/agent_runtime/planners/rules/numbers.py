@@ -245,7 +245,7 @@ class _Reader:
             self.at += 2 if second == "of" else 1
             return self._apply_to_next("*", Number(str(_MULTIPLES[first])))
         if first == "sqrt" or (first, second, self._key(2)) == ("square", "root", "of"):
-            self.at += 1 if first == "sqrt" else 3
+            self.at += 3 if first == "square" else 2 if second == "of" else 1
             value = self._read_whole()
             return None if value is None else Operation("sqrt", (value,))
         if first in {"square", "cube"} and second == "of":

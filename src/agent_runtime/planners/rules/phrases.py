@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from agent_runtime.planners.rules import literals, names, numbers, values
 from agent_runtime.planners.rules import meaning as m
@@ -20,7 +21,7 @@ from agent_runtime.planners.rules.vocabulary import (
 
 _LONGEST_SUM = 4 * LONGEST
 _LISTS = word_set("list listing names")
-_FILES = word_set("files documents")
+_FILES = word_set("files documents everything")
 _BEFORE_QUERY = word_set("for word words text phrase string term line lines")
 _NAME_OR_CONTENTS = f'may mean the name or what the file holds: say "the contents of" first, or {literals.QUOTE_IT}'
 _ADDRESS_OR_PAGE = f'may mean the address or what the page holds: say "the page at" first, or {literals.QUOTE_IT}'
@@ -140,7 +141,7 @@ def _as_all_contents(tokens: Sequence[Token], value: m.Value | None) -> m.AllCon
     if keys_of(tokens[:2]) in {("every", "file"), ("every", "document")}:
         folder = names.read_folder(tokens[3:]) if keys_of(tokens[2:3]) == ("in",) else m.ROOT
         return m.AllContents(folder) if folder and (folder != m.ROOT or len(tokens) == 2) else None  # noqa: PLR2004
-    if keys_of(tokens[-2:]) == ("text", "files") and isinstance(value, m.Search):
+    if ("text", "files") in pairwise(keys_of(tokens)) and isinstance(value, m.Search) and value.content is None:
         return m.AllContents(value.folder)
     if not isinstance(value, m.Listing) or _FILES.isdisjoint(keys_of(tokens)):
         return None
@@ -248,6 +249,9 @@ def read_content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True
             return None
         if isinstance(found, m.Contents) and not found.outright and (tail or sure):
             reading.doubt(tokens, _NAME_OR_CONTENTS)
+            return None
+        if isinstance(found, m.Listing) and tokens[0].key == "everything":
+            reading.doubt(tokens, 'may mean the files or their names: say "the list of files", or name each of them')
             return None
         if found is not None and not isinstance(found, m.Number):
             return found

@@ -121,6 +121,7 @@ READERS: Mapping[str, SlotReader] = {
     "searched": _read_searched_folder,
     "where": _read_place,
     "namedfolder": _read_named_folder,
+    "plainfolder": lambda _, tokens: None if tokens[-1].kind == "file" else names.read_folder(tokens, sure=True),
     "oneword": lambda _, tokens: names.read_folder(tokens, sure=True) if len(tokens) == 1 else None,
     "folders": lambda _, tokens: _read_folders(tokens, sure=True),
     "newfolders": lambda _, tokens: _read_folders(tokens, sure=False),

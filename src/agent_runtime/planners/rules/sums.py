@@ -72,7 +72,10 @@ SUMS: list[Row] = [
         lambda value, places: show(m.Operation("round", (value, m.Number(str(places))))),
     ),
     (
-        "round <value=num> off|up_or_down|to_the_nearest_integer|to_the_nearest_whole_number|to_an_integer?",
+        (
+            "round <value=num> off|up_or_down|to_the_nearest_integer|to_the_nearest_whole_number|to_an_integer|"
+            "to_a_whole_number?"
+        ),
         lambda value: show(m.Operation("round", (value,))),
     ),
     # The last result is the other operand.

@@ -17,7 +17,7 @@ _NO_TEXT = word_set(
 )
 _WORDS = 6
 """The most words of a todo that the prompt does not call a todo."""
-_LISTS = word_set("list lists items entries")
+_LISTS = word_set("list lists items entries file files folder folders directory")
 _ABOUT = word_set(
     "about called named to saying for regarding with of : containing mentioning titled number no id # item the"
 )
@@ -29,6 +29,20 @@ _NOT_ONE = word_set(
 _BEFORE_NAME = word_set("the my a that this open new")
 _ANNOUNCING = word_set("to : that saying")
 _NO_START = word_set("down to for from on : with called named saying titled about")
+_WHOLE_LISTS = frozenset(
+    (*before, whose, *which, "list")
+    for whose in ("my", "the", "our")
+    for before, which in (
+        *(((), (*size, kind)) for size in (("whole",), ("entire",), ("complete",)) for kind in ("todo", "task")),
+        *(
+            ((all_, place), kind)
+            for all_ in ("everything", "all")
+            for place in ("on", "in", "from")
+            for kind in ((), ("todo",), ("task",))
+        ),
+    )
+)
+"""Names of the list of todos, where all of them are meant."""
 _MANY = word_set("each every all both these those")
 _SHORTEST_OF_SEVERAL = 5
 _SEVERAL_ABOUT = word_set("about called named regarding mentioning containing saying :")
@@ -115,7 +129,9 @@ def read_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, 
 
 
 def _read_all(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
-    """Read `all todos`, `all my open todos`, `the completed todos`."""
+    """Read `all todos`, `all my open todos`, `the completed todos`, `my whole todo list`, `everything on my list`."""
+    if keys_of(tokens) in _WHOLE_LISTS:
+        return (m.WhichTodo(every="all"),)
     found = reading.read("things", tokens) if tokens[-1].key in _PLURAL else None
     if not isinstance(found, m.Todos) or (found.status != "done" and tokens[0].key != "all"):
         return None
@@ -134,7 +150,7 @@ def _read_several(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTod
 def read_named_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
     """Read as `read_todos`, where something else could be meant too, so that a word for todo is required."""
     calls_it_so = _strip_noun(tokens).noun or tokens[0].key in _TODO or tokens[-1].key in _TODO
-    return read_todos(reading, tokens) if calls_it_so or keys_of(tokens) in _BACKS else None
+    return read_todos(reading, tokens) if calls_it_so or keys_of(tokens) in _BACKS | _WHOLE_LISTS else None
 
 
 def _read_one(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:

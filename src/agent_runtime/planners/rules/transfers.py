@@ -7,7 +7,7 @@ from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.values import Row
 
 
-def _transfer(tool: Literal["copy_file", "move_file"], *, renames: bool = False) -> Callable[..., m.Action | None]:
+def transfer(tool: Literal["copy_file", "move_file"], *, renames: bool = False) -> Callable[..., m.Action | None]:
     """Return the builder for files and a path or folder. A file without a name of its own is not taken."""
 
     def build(files: tuple[m.File, ...], to: m.NamedFile | m.Folder) -> m.Action | None:
@@ -18,10 +18,17 @@ def _transfer(tool: Literal["copy_file", "move_file"], *, renames: bool = False)
     return build
 
 
+_THERE = m.Folder(None, "there")
 TRANSFERS: list[Row] = [
-    ("copy|duplicate|clone|back_up|backup <files=sources> $at <to=surely>", _transfer("copy_file")),
-    ("move|mv <files=sources> $at <to=surely>", _transfer("move_file")),
-    ("move|mv <files=sources> to|into <to=newfile>", _transfer("move_file")),
-    ("rename|change_the_name_of <files=sources> to|as|into <to=newfile>", _transfer("move_file", renames=True)),
-    ("delete|remove|get_rid_of|discard|throw_away <files=newfiles>", m.DeleteFiles),
+    (
+        "copy|duplicate|clone|back_up|backup <files=sources> there",
+        lambda files: transfer("copy_file")(files, _THERE),
+    ),
+    ("move|mv <files=sources> there", lambda files: transfer("move_file")(files, _THERE)),
+    ("copy|duplicate|clone|back_up|backup <files=sources> $at <to=surely>", transfer("copy_file")),
+    ("move|mv <files=sources> $at <to=surely>", transfer("move_file")),
+    ("move|mv <files=sources> to|into <to=newfile>", transfer("move_file")),
+    ("move|mv <files=sources> into|inside <to=plainfolder>", transfer("move_file")),
+    ("rename|change_the_name_of <files=sources> to|as|into <to=newfile>", transfer("move_file", renames=True)),
+    ("delete|remove|rm|get_rid_of|discard|throw_away <files=newfiles>", m.DeleteFiles),
 ]

@@ -56,7 +56,7 @@ _SUMMARIES: list[Row] = [
         m.Summary,
     ),
     ("$the? $short? $summary of|for <of=text>", m.Summary),
-    ("a|an|some $short? $summary", lambda: m.Summary(IT)),
+    ("a|an|one|some $short? $summary", lambda: m.Summary(IT)),
 ]
 _COUNTS: list[Row] = [
     ("$the? $short? $number of $the? <measure> in|of|from|inside|within|for <of=text>", _count),
@@ -65,7 +65,13 @@ _COUNTS: list[Row] = [
     ("$the? $short? $number of <of=things>", m.HowMany),
     ("$the? $short? <measure> count|counts|total of|for|in|from <of=text>", _count),
     ("its|their <measure> count", _count),
-    ("how_many <measure> are_there|there_are|are|is? in|inside|within <of=text>", _count),
+    (
+        (
+            "how_many <measure> are_there|there_are|are|is? in|inside|within <of=text> "
+            "together|altogether|in_total|combined?"
+        ),
+        _count,
+    ),
     ("how_many <measure> does|do|did|has|have <of=text> have|contain|hold|has|got", _count),
     ("how_many <measure> <of=text> has|have|contains|contain|holds", _count),
     ("how_many <of=things> are|is|do|exist there|there_are|i_have|we_have|have_i|i_have_left|i_still_have?", m.HowMany),
@@ -109,6 +115,8 @@ _LINES: list[Row] = [
             "line",
         )
     ],
+    ("the top|beginning|start of|from <of=text>", lambda of: m.SomeLines(of, 10)),
+    ("the end|bottom of|from <of=text>", lambda of: m.SomeLines(of, 10, "tail")),
     ("$the? $occurrences <query> $in <of=text>", _find_each),
     ("how_many $occurrences <query> are_there|there_are|are|is? $in <of=text>", _count_each),
     (
@@ -125,26 +133,20 @@ _LINES: list[Row] = [
 ]
 _FILES: list[Row] = [
     (
-        (
-            "$the? $files|file $containing $the? text|word|words|phrase|string? <pattern> in the|their|its? file? "
-            "name|names|filename|filenames"
-        ),
+        "$the? $files|file $containing $the? $term? <pattern> in the|their|its? file? name|names|filename|filenames",
         _search,
     ),
     ("$the? $files|file $named <pattern> $in <folder>", _search),
     ("$the? $files|file $named <pattern>", _search),
-    ("$the? <pattern=type> $files|file $in <folder>", _search),
-    ("$the? <pattern=type> $files|file", _search),
-    ("$the? <pattern=glob> $in <folder>", _search),
+    ("$the|every|each? <pattern=type> $files|file $in <folder>", _search),
+    ("$the|every|each? <pattern=type> $files|file", _search),
+    ("$the|every|each? <pattern=glob> $in <folder>", _search),
+    ("$the|$which? <pattern=type> $files|file $in <folder> $containing $the? $term? <content=query>", _search),
+    ("$the|$which? <pattern=type> $files|file $containing $the? $term? <content=query>", _search),
+    ("$the|$which? $files|file $in <folder> $containing $the? $term? <content=query>", _search),
     ("<pattern=glob>", _search),
-    (
-        (
-            "$the|what|which? $files|file $containing $the? text|word|words|phrase|string? <content=query> $in "
-            "<folder=searched>"
-        ),
-        _search,
-    ),
-    ("$the|what|which? $files|file $containing $the? text|word|words|phrase|string? <content=query>", _search),
+    ("$the|$which? $files|file $containing $the? $term? <content=query> $in <folder=searched>", _search),
+    ("$the|$which? $files|file $containing $the? $term? <content=query>", _search),
     ("$the? $short? $files|file|everything that_are|which_are|located|stored? $in <folder>", _in_folder),
     (
         "$the? $short? list|listing|names|name of $the? $files|file|contents|everything $there? $in <folder>",
@@ -165,13 +167,14 @@ _TODOS: list[Row] = [
     (
         (
             "what is|are|i_have|we_have still? left|remaining|open|pending|outstanding|unfinished|to_do|undone|"
-            "next to_do|over|now?"
+            "next to_do|over|now? on_my_list|on_the_list|on_my_todo_list|on_the_todo_list?"
         ),
         _todos("open"),
     ),
 ]
 _DATES: list[Row] = [("$the? today's|current? date of_today|today?", m.Today)]
 _NUMBERS: list[Row] = [
+    ("$the? remainder when|if|of|from <a=num> is? divided_by <b=last>", lambda a, b: m.Operation("%", (a, b))),
     *[(f"<a=last> {said} <b=last>", _build_operation(op)) for said, op in _OPERATORS],
 ]
 VALUES = Table([*_CONTENTS, *_SUMMARIES, *_COUNTS, *_LINES, *_FILES, *_TODOS, *_DATES, *_NUMBERS], WORDS)
@@ -186,7 +189,7 @@ _ABOUT_FILES: list[Row] = [
     ("what is|are there|stored|contained? in|inside|on|within <folder=namedfolder>", _in_folder),
     ("what does|do|did <file> say|contain|hold|read|include|have_in_it|look_like", m.Contents),
     ("what does|do|did <values=derived> say|contain|hold|read|look_like", lambda values: values),
-    ("in $the|what|which? $files|file does|do|is|are $the? word|text|phrase? <content=query> $occur", _search),
+    ("in $the|what|which? $files|file does|do|is|are $the? $term? <content=query> $occur", _search),
     (
         "is|are|if|whether there? $the? word|text|phrase? <query> mentioned|listed|used|found? in|on <of=text>",
         m.LinesWith,
@@ -205,7 +208,7 @@ _ABOUT_FILES: list[Row] = [
         ),
         lambda: m.Listing(m.ROOT),
     ),
-    ("what|which $lines $in <of=text> $contain|have|has <query>", m.LinesWith),
+    ("what|which $lines $in <of=text> $contain|have|has <query> in_it|in_them?", m.LinesWith),
     ("what|which $lines $contain <query>", lambda query: m.LinesWith(IT, query)),
     (
         (
@@ -243,7 +246,8 @@ _ABOUT_TODOS: list[Row] = [
     ("what is|are on|in $the? open? $todolist|list", _todos("open")),
     (
         (
-            "what|which|the|my $todos is|are|do_i_have|have_i|have_been|has_been|did_i|have|i_have|that_i_have|we_have "
+            "what|which|the|my $todos is|are|do_i_have|have_i|have_been|has_been|did_i|have|i_have|that_i_have|i've|"
+            "that_i've|we_have "
             "already|still|i|we? $done|finish|complete"
         ),
         _todos("done"),

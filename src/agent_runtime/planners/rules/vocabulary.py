@@ -20,8 +20,8 @@ WORDS = {
     "retrieve|check|find_out|look_up|bring_up|pull_up",
     "save": "save|store|place|dump|record|export|keep|send|write|put|write_down|enter|type|set",
     "keep": "save|store|place|dump|export|keep|send",
-    "word": "write|put|write_down|write_out|put_down|jot_down|enter|type|set|record",
-    "append": "append|add|log|note|note_down|attach|record",
+    "word": "write|put|write_down|write_out|put_down|enter|type|set|record",
+    "append": "append|add|log|note|note_down|jot_down|attach|record",
     "into": "to|into|in|inside|as|under|in_to|out_to",
     "onto": "to|onto|in|into|at_the_end_of|to_the_end_of|to_the_bottom_of|at_the_bottom_of|on_to|on|to_the_tail_of",
     "end": "at_the_end_of|to_the_end_of|to_the_bottom_of|at_the_bottom_of|onto_the_end_of",
@@ -30,7 +30,7 @@ WORDS = {
     "holding": "containing|that_contains|which_contains|that_says|which_says|saying|reading|that_reads|holding|"
     "that_holds|which_holds|which_reads|stating|that_states|whose_content_is|whose_contents_are|"
     "with_its_content_set_to|consisting_of|to_contain|to_hold|to_say",
-    "in": "in|inside|within|from|under|of|into",
+    "in": "in|inside|within|from|under|of|into|below|beneath|underneath",
     "at": "in|inside|within|under|into|to",
     "contents": "contents|content|text|body|data|full_text",
     "summary": "summary|overview|digest|gist|synopsis|recap|tldr|tl;dr",
@@ -50,6 +50,8 @@ WORDS = {
     "files": "files|documents|file_names|filenames|names_of_files|names_of_the_files|files_and_folders|"
     "files_and_directories|entries|text_files",
     "file": "file|document|text_file",
+    "which": "what|which|which_of_my|which_of_the|every",
+    "term": "text|word|words|phrase|string",
     "named": "named|called|with_name|with_names|whose_name_is|whose_names_are|matching|like|that_match|"
     "that_are_called|with_the_name|whose_name_contains|whose_names_contain|with_names_like|whose_name_matches|"
     "whose_names_match|by_the_name_of|that_is_called",
@@ -66,7 +68,7 @@ WORDS = {
     "there": "there|available|here|present",
     "anywhere": "somewhere|anywhere|in_my_files|in_my_folders|somewhere_in_my_folders|anywhere_in_my_folders|"
     "somewhere_in_my_files|anywhere_in_my_files",
-    "delete": "delete|remove|drop|erase|discard|clear|get_rid_of|scrap",
+    "delete": "delete|remove|drop|erase|discard|clear|wipe|get_rid_of|scrap",
     "finish": "complete|finish|tick_off|check_off|cross_off|cross_out|finish_off",
     "finished": "done|complete|completed|finished|off|as_done|as_complete|as_completed|as_finished|off_as_done|"
     "as_being_done|to_done|closed|as_closed|resolved",
@@ -75,7 +77,7 @@ WORDS = {
     "calculate": "calculate|compute|evaluate|work_out|figure_out|solve|determine|find|get|do|tell_me|give_me|show_me|"
     "what_is|what_are|how_much_is|how_much_are|calc|what_does|whats|show|display|print",
     "copy": "copy|duplicate|clone|back_up|backup|replicate",
-    "summarize": "summarize|summarise|sum_up|condense|recap|give_a_summary_of|tldr|boil_down",
+    "summarize": "summarize|summarise|sum_up|condense|recap|give_a_summary_of|tldr|tl;dr|boil_down",
     "read": "read|open|load|cat|view|look_at|look_inside|look_into|go_through|access|read_out|read_through",
     "fetch": "fetch|download|retrieve|get|visit|browse|scrape|crawl|curl|wget",
     "scan": "search|scan|look_in|look_through|look_inside|search_in|search_through|search_inside|check|go_through|grep|"
@@ -165,11 +167,11 @@ UNSUPPORTED = {
     "download": "web", "upload": "web", "browse": "web", "visit": "web", "google": "web", "crawl": "web",
     "scrape": "web", "navigate": "web", "post": "web", "curl": "web", "wget": "web", "ping": "web",
     "run": "run", "execute": "run", "install": "run", "deploy": "run", "launch": "run", "compile": "run",
-    "sudo": "run", "rm": "run", "kill": "run", "reboot": "run", "shutdown": "run", "restart": "run", "pip": "run",
+    "sudo": "run", "kill": "run", "reboot": "run", "shutdown": "run", "restart": "run", "pip": "run",
     "chmod": "file", "unlink": "file", "truncate": "file",
     "wipe": "file", "destroy": "file", "purge": "file", "format": "file", "zip": "file", "unzip": "file",
     "compress": "file", "encrypt": "file", "decrypt": "file", "sort": "file", "edit": "file", "modify": "file",
-    "prepend": "file", "merge": "file", "convert": "file", "rewrite": "file", "reverse": "file", "empty": "file",
+    "prepend": "file", "convert": "file", "rewrite": "file", "reverse": "file", "empty": "file",
     "erase": "file", "share": "mail", "upgrade": "run", "reset": "file",
     "translate": "model", "explain": "model", "describe": "model", "analyze": "model", "analyse": "model",
     "compare": "model", "draft": "model", "compose": "model", "invent": "model", "generate": "model",
