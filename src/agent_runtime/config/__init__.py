@@ -12,8 +12,9 @@ from agent_runtime.config.files import (
 )
 from agent_runtime.config.limits import LimitSettings
 from agent_runtime.config.loading import load_settings
+from agent_runtime.config.new_process import before_exec, die_with_parent
 from agent_runtime.config.placeholders import convert_placeholders, correct_placeholders, without_placeholders
-from agent_runtime.config.protection import before_exec, forget_secrets, protect_process
+from agent_runtime.config.protection import forget_secrets, protect_process
 from agent_runtime.config.secrets import Secrets, variables_in, without_references
 from agent_runtime.config.settings import (
     OPENAI_URL,
@@ -50,6 +51,7 @@ __all__ = [
     "describe_expectation",
     "describe_fault",
     "describe_unknown_key",
+    "die_with_parent",
     "fit_connections",
     "forget_secrets",
     "format_place",

@@ -11,8 +11,6 @@ _MOST = 65_536
 _LEAST_RESERVE = 64
 _LEAST_CONNECTIONS = 8
 
-_BEFORE = resource.getrlimit(resource.RLIMIT_NOFILE)
-
 
 def raise_descriptor_limit() -> int:
     """Raise the soft limit of open files towards the hard limit, at most to 65,536. Return the limit."""
@@ -23,11 +21,6 @@ def raise_descriptor_limit() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST if soft == resource.RLIM_INFINITY else min(soft, _MOST)
-
-
-def restore_descriptor_limit() -> None:
-    """Restore the limit with which this process was started. Child processes need it: some rely on 1,024."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, _BEFORE)
 
 
 def fit_connections(settings: Settings, descriptors: int) -> Settings:

@@ -3,13 +3,10 @@
 import ctypes
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
-from agent_runtime.config.descriptors import restore_descriptor_limit
 from agent_runtime.config.secrets import variables_in
 from agent_runtime.config.settings import REGISTRY_VARIABLE, Settings
 from agent_runtime.text.redaction import names_credential
@@ -17,12 +14,6 @@ from agent_runtime.text.redaction import names_credential
 log = structlog.get_logger(__name__)
 
 _PR_SET_DUMPABLE = 4
-
-_STANDARD = 3
-_LAST = 2**32 - 1
-_CLOSE_RANGE_CLOEXEC = 4
-_SYS_CLOSE_RANGE = 436
-"""The number of close_range(2) on every architecture. The flag needs Linux 5.11, the function a new C library."""
 
 _NEEDED = frozenset(
     {"HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"}
@@ -83,32 +74,3 @@ def _forget(name: str) -> None:
     if address:
         ctypes.memset(address, 0, len(ctypes.string_at(address)))
     os.environ.pop(name, None)
-
-
-def before_exec() -> Callable[[], None]:
-    """Return a function to run in a new process between fork and exec.
-
-    It closes all descriptors except the standard streams, and restores the limit of open files with which this process
-    was started. It is needed because uvloop passes on inheritable descriptors: those that this process inherited, and a
-    second copy of the pipes. It is safe between fork and exec: it imports and locks nothing.
-    """
-    if sys.platform != "linux":
-        return _close_each
-    system_call = ctypes.CDLL(None).syscall
-    system_call.argtypes = [ctypes.c_long, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint]
-
-    def close_all() -> None:
-        if system_call(_SYS_CLOSE_RANGE, _STANDARD, _LAST, _CLOSE_RANGE_CLOEXEC) != 0:
-            _close_each()
-        else:
-            restore_descriptor_limit()
-
-    return close_all
-
-
-def _close_each() -> None:
-    restore_descriptor_limit()
-    for name in os.listdir("/dev/fd"):  # noqa: PTH208 - fewer objects than a path makes, between fork and exec
-        if int(name) >= _STANDARD:
-            with suppress(OSError):  # the descriptor of the listing itself
-                os.set_inheritable(int(name), False)  # noqa: FBT003 - its shape

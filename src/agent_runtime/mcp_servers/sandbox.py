@@ -1,9 +1,7 @@
 """Confines a stdio server: in namespaces where bubblewrap works, else by the parent-death signal (G10)."""
 
-import ctypes
 import os
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -13,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from agent_runtime.config import die_with_parent
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import Sandbox
 from agent_runtime.mcp_servers.mounts import Start, mount_options
@@ -25,7 +24,6 @@ only).
 """
 
 _PROBE_SECONDS = 15
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +171,7 @@ def _tie_to_parent(argv: Sequence[str]) -> Confined:
     setpriv = _setpriv()
     if setpriv is not None:
         return Confined((setpriv, "--pdeathsig", "KILL", "--", *argv))
-    return Confined(tuple(argv), before_exec=_parent_death_signal())
+    return Confined(tuple(argv), before_exec=die_with_parent())
 
 
 @cache
@@ -188,14 +186,3 @@ def _setpriv() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return path if done.returncode == 0 else None
-
-
-@cache
-def _parent_death_signal() -> Callable[[], None]:
-    # Loaded beforehand: between fork and exec nothing may be imported, opened or locked.
-    prctl = ctypes.CDLL(None).prctl
-
-    def set_signal() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    return set_signal

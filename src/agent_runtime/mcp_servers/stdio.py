@@ -52,8 +52,6 @@ _TAIL_CHARACTERS = 2000
 _LONGEST_LINE = 200
 _DIGITS = re.compile(r"\d+")
 
-_BEFORE_EXEC = before_exec()
-
 
 class _Pipes(SubprocessStreamProtocol):
     """The streams of the process. Its stderr is always drained, and the end of it is kept."""
@@ -135,17 +133,11 @@ class StdioTransport:
                 cwd=self._spawn.cwd,
                 env=dict(self._spawn.env),
                 start_new_session=True,
-                preexec_fn=self._before_exec,
+                preexec_fn=before_exec(confined.before_exec),
             )
         self._process, self.pid = process, process.get_pid()
         log_debug("process_started", pid=self.pid, command=self._spawn.command, folder=str(self._spawn.cwd))
         return _Lines(self), _Input(self)
-
-    def _before_exec(self) -> None:
-        """Run in the new process, where nothing may be imported, opened or locked."""
-        _BEFORE_EXEC()
-        if self._spawn.confined.before_exec is not None:
-            self._spawn.confined.before_exec()
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None

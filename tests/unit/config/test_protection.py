@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent_runtime.config import before_exec
-from agent_runtime.config import protection as module
+from agent_runtime.config.new_process import close_each
 
 LIST = "import os; print(sorted(int(name) for name in os.listdir('/dev/fd'))[:-1])"
 PROTECT = """
@@ -21,7 +21,7 @@ print(sorted(os.environ), [secrets.expand("${env:%s}" % name) for name in ("GIVE
 """
 
 
-@pytest.mark.parametrize("close_others", [before_exec(), module._close_each], ids=["at once", "one by one"])  # noqa: SLF001 - the second is for older kernels
+@pytest.mark.parametrize("close_others", [before_exec(), close_each], ids=["at once", "one by one"])
 def test_a_new_process_has_its_standard_streams_only(close_others: Callable[[], None]) -> None:
     readable, writable = os.pipe()
     try:
