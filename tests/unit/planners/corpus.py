@@ -2205,6 +2205,11 @@ ACCEPTED: list[tuple[str, Steps]] = [
     ),
     ("complete the old newspapers todo", [("complete", {"text": "old newspapers"})]),
     # Sentences of a developer and of a scientist.
+    ("erase trash.log", [("delete_file", {"path": "trash.log"})]),
+    ("Get rid of run.txt, I don't need it anymore", [("delete_file", {"path": "run.txt"})]),
+    ("What is the size of data.csv in bytes?", [("file_info", {"path": "data.csv"})]),
+    ("show the todos that are done", [("list", {"status": "done"})]),
+    ("Delete all the todos that are done.", [("delete_all", {"status": "done"})]),
     ("rm sample/tmp.txt", [("delete_file", {"path": "sample/tmp.txt"})]),
     (
         "mv sample/app.log into sample/archive",
@@ -2338,6 +2343,8 @@ FETCHED: list[tuple[str, Steps]] = [
 
 REFUSED: list[tuple[str, str]] = [
     ("delete the todo folder", "delete the todo folder"),
+    ("erase the disk", "erase the disk"),
+    ("add a todo to tell Bob I don't need it anymore", "tell Bob"),
     ("copy everything in docs to x.txt", "everything in docs"),
     ("save everything in docs to x.txt", "everything in docs"),
     ("move a.txt there", "move a.txt there"),

@@ -132,7 +132,7 @@ def _read_all(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, .
     """Read `all todos`, `all my open todos`, `the completed todos`, `my whole todo list`, `everything on my list`."""
     if keys_of(tokens) in _WHOLE_LISTS:
         return (m.WhichTodo(every="all"),)
-    found = reading.read("things", tokens) if tokens[-1].key in _PLURAL else None
+    found = reading.read("things", tokens) if not _PLURAL.isdisjoint(keys_of(tokens)) else None
     if not isinstance(found, m.Todos) or (found.status != "done" and tokens[0].key != "all"):
         return None
     return (m.WhichTodo(every=found.status),)
@@ -149,8 +149,9 @@ def _read_several(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTod
 
 def read_named_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
     """Read as `read_todos`, where something else could be meant too, so that a word for todo is required."""
-    calls_it_so = _strip_noun(tokens).noun or tokens[0].key in _TODO or tokens[-1].key in _TODO
-    return read_todos(reading, tokens) if calls_it_so or keys_of(tokens) in _BACKS | _WHOLE_LISTS else None
+    said = keys_of(tokens)
+    calls_it_so = _strip_noun(tokens).noun or said[0] in _TODO or said[-1] in _TODO
+    return read_todos(reading, tokens) if calls_it_so or said in _BACKS | _WHOLE_LISTS else _read_all(reading, tokens)
 
 
 def _read_one(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:

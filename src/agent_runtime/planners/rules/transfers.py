@@ -30,5 +30,5 @@ TRANSFERS: list[Row] = [
     ("move|mv <files=sources> to|into <to=newfile>", transfer("move_file")),
     ("move|mv <files=sources> into|inside <to=plainfolder>", transfer("move_file")),
     ("rename|change_the_name_of <files=sources> to|as|into <to=newfile>", transfer("move_file", renames=True)),
-    ("delete|remove|rm|get_rid_of|discard|throw_away <files=newfiles>", m.DeleteFiles),
+    ("delete|remove|erase|rm|get_rid_of|discard|throw_away <files=newfiles>", m.DeleteFiles),
 ]

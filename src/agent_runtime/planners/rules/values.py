@@ -157,12 +157,13 @@ _FILES: list[Row] = [
     ("$the? directory|folder|file listing|list", lambda: m.Listing(None)),
     ("$the? $short? $files $there?", lambda: m.Listing(None)),
     ("everything", lambda: m.Listing(None)),
-    ("$the? $info about|of|on|for|regarding|from <file>", m.Info),
+    ("$the? $info about|of|on|for|regarding|from <file> in_bytes?", m.Info),
 ]
 _TODOS: list[Row] = [
     ("all|all_my|all_the|all_of_my|every|all_our|all_of_the $todos", _todos("all")),
     ("$the? $open $todos", _todos("open")),
     ("$the? $done $todos", _todos("done")),
+    ("all|all_my|all_the|the|my $todos that|which are $done", _todos("done")),
     ("$the? $todos i_have|that_i_have|i_still_have|on_my_list|we_have|left|left_to_do?", _todos("open")),
     (
         (

@@ -138,6 +138,7 @@ TRAILING = [
     "as soon as possible", "asap", "would you please", "could you please", "can you please", "will you please",
     "pretty please", "please and thank you", "that would be great", "that would be nice", "that'd be great",
     "afterwards", "first", "next", "then", "thanks in advance", ",", "again", "-",
+    "i don't need it anymore", "i don't need it any more", "i do not need it anymore", "i do not need it any more",
 ]  # fmt: skip
 """Phrases after an instruction that change nothing."""
 
@@ -172,7 +173,7 @@ UNSUPPORTED = {
     "wipe": "file", "destroy": "file", "purge": "file", "format": "file", "zip": "file", "unzip": "file",
     "compress": "file", "encrypt": "file", "decrypt": "file", "sort": "file", "edit": "file", "modify": "file",
     "prepend": "file", "convert": "file", "rewrite": "file", "reverse": "file", "empty": "file",
-    "erase": "file", "share": "mail", "upgrade": "run", "reset": "file",
+    "share": "mail", "upgrade": "run", "reset": "file",
     "translate": "model", "explain": "model", "describe": "model", "analyze": "model", "analyse": "model",
     "compare": "model", "draft": "model", "compose": "model", "invent": "model", "generate": "model",
     "paraphrase": "model", "classify": "model", "answer": "model", "brainstorm": "model", "improve": "model",
@@ -204,8 +205,8 @@ _MOVE = (
 )
 _COPY = "is not understood: say where the copy goes, as in 'copy a.txt to b.txt' or 'copy a.txt to the docs folder'"
 HINTS = {
-    "delete": _DELETE, "remove": _DELETE, "clear": _DELETE, "move": _MOVE, "rename": _MOVE, "copy": _COPY,
-    "duplicate": _COPY, "clone": _COPY, "backup": _COPY, "back": _COPY,
+    "delete": _DELETE, "remove": _DELETE, "erase": _DELETE, "clear": _DELETE, "move": _MOVE, "rename": _MOVE,
+    "copy": _COPY, "duplicate": _COPY, "clone": _COPY, "backup": _COPY, "back": _COPY,
 }  # fmt: skip
 """What can be said with a verb that has only these forms."""
 
