@@ -16,6 +16,7 @@ from uuid import uuid4
 from mcp import Client
 from mcp_types import ElicitRequestFormParams, ElicitResult, TextResourceContents
 
+from agent_runtime.domain.status import TERMINAL
 from agui import NodeClient, answer_to, start_client
 from copilotkit_clients import decode_answer, start_talk
 from mcp_clients import Person, call, mcp_client, stdio
@@ -113,7 +114,7 @@ class AgUi:
         assert len({message["id"] for message in said}) == len(said)
         texts = [message for message in said if message["role"] == "assistant" and message.get("content")]
         state = known["state"]
-        if state.get("status") == "completed":
+        if state.get("status") in TERMINAL:
             called = [call["id"] for message in said for call in message.get("toolCalls") or ()]
             assert called == [message["toolCallId"] for message in said if message["role"] == "tool"]
         return Shown(
@@ -183,7 +184,7 @@ class Graphql:
         assert len(set(ids)) == len(ids)
         texts = [message for message in messages if message["type"] == "TextMessage" and message["role"] == "assistant"]
         states = [message["state"]["task"] for message in messages if message["type"] == "AgentStateMessage"]
-        if states and states[-1]["status"] == "completed":
+        if states and states[-1]["status"] in TERMINAL:
             called = {message["id"] for message in messages if message["type"] == "ActionExecutionMessage"}
             answered = [one["actionExecutionId"] for one in messages if one["type"] == "ResultMessage"]
             assert len(answered) == len(set(answered))

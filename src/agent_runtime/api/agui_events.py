@@ -213,6 +213,8 @@ class Conversation:
     # The events
 
     def _tell(self, event: ev.Event) -> Iterator[BaseEvent]:
+        for call_id, text in self._calls.leave(event):
+            yield from self._give_result(call_id, text, failed=True)
         match event:
             case ev.TaskSubmitted():
                 message_id = name_prompt(self.task.task_id, dict(event.metadata))

@@ -37,6 +37,8 @@ class Narrator:
     def tell(self, record: EventRecord) -> Iterator[Message]:
         """Yield the messages of the next event."""
         base: Message = {"id": f"{record.task_id}-{record.seq}", "createdAt": time_of(record.at), "status": _SENT}
+        for call_id, text in self._calls.leave(record.event):
+            yield from self._give_result({**base, "id": f"{base['id']}-{call_id}"}, call_id, text)
         match record.event:
             case ev.PlanProposed() | ev.PlanEdited() | ev.PlanRepinned() as planned:
                 yield make_text(
