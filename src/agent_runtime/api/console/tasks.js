@@ -117,13 +117,17 @@ async function loadTasks(dirty) {
   const head = new Pages(statuses(), filter.words);
   await head.load();
   const fresh = new Set(head.tasks.map((task) => task.task_id));
-  const before = dirty.has("") ? [] : current.tasks.filter((task) => !fresh.has(task.task_id));
+  const known = current.tasks;
+  // If none of the newest was known, there may be others between them and those that are.
+  const isJoined = head.ended || known.some((task) => fresh.has(task.task_id));
+  const before = dirty.has("") || !isJoined ? [] : known.filter((task) => !fresh.has(task.task_id));
   const older = await reload(before, dirty);
   if (current !== pages) {
     again = true;
     return;
   }
-  if (older.length) current.tasks = [...head.tasks, ...older];
+  const meanwhile = current.tasks.slice(known.length);  // a page may have come
+  if (older.length) current.tasks = [...head.tasks, ...older, ...meanwhile];
   else pages = head;
   inbox.patch({ tasks: pages.tasks, ended: pages.ended, loaded: true });
 }
