@@ -1,6 +1,7 @@
 """Images in the answers of servers: decoded and checked, so that only those are kept that can be shown safely."""
 
 import base64
+import re
 
 from agent_runtime.domain.images import IMAGE_TYPES, MOST_IMAGES, Image, read_image
 from agent_runtime.domain.values import JsonValue
@@ -8,6 +9,9 @@ from agent_runtime.text.redaction import Redactor
 
 _ALIASES = {"image/jpg": "image/jpeg"}
 _OTHER_KIND = "not kept: only PNG, JPEG, GIF and WebP are kept"
+_DATA_URL = re.compile(r"\Adata:[^,]{0,100};base64,", re.IGNORECASE)
+"""The beginning of a data URL, which some servers write before the base64."""
+
 _BASE64_BYTES, _BASE64_CHARACTERS = 3, 4
 
 
@@ -27,7 +31,7 @@ class ImageReader:
     def read(self, kind: str, claimed: JsonValue, data: str) -> str:
         """Return the text that stands for data in base64. `claimed` is its media type, as the server has it."""
         said = claimed if isinstance(claimed, str) else ""
-        data = "".join(data.split())
+        data = _DATA_URL.sub("", "".join(data.split()))
         size = len(data.rstrip("=")) * _BASE64_BYTES // _BASE64_CHARACTERS
         is_image = kind == "image" or said.lower().startswith("image/")
         fate = self._keep(said, data, size) if is_image else "not kept"

@@ -55,13 +55,14 @@ def test_common_slips_of_servers_are_forgiven() -> None:
     result = convert(
         {"type": "image", "data": data.rstrip("="), "mimeType": "image/png"},
         {"type": "image", "data": wrapped, "mimeType": "image/png"},
+        {"type": "image", "data": f"data:image/png;base64,{data}", "mimeType": "image/png"},
         image_block(FILES["image/jpeg"], "image/jpg"),
         {"type": "resource", "resource": resource},
     )
     assert list_kept(result) == [("image/png", len(RED)), ("image/jpeg", len(FILES["image/jpeg"]))], (
         "the same image is kept once"
     )
-    assert result.text.count("kept as ") == 4
+    assert result.text.count("kept as ") == 5
     assert "not kept" not in result.text
     assert f"[file:///chart.png, image/png, {len(RED)} bytes, kept as " in result.text
 
@@ -79,6 +80,7 @@ def test_common_slips_of_servers_are_forgiven() -> None:
         (image_block(SVG, None), "only PNG, JPEG, GIF and WebP are kept"),
         ({"type": "image", "data": "!!!!", "mimeType": "image/png"}, "it is not valid base64"),
         ({"type": "image", "data": "\u00e9\ud800", "mimeType": "image/png"}, "it is not valid base64"),
+        ({"type": "image", "data": "data:image/png,x", "mimeType": "image/png"}, "it is not valid base64"),
         ({"type": "image", "data": "a", "mimeType": "image/png"}, "it is not valid base64"),
         (image_block(RED.ljust(LIMIT + 1, b"\0")), "it is over the limit of 1000 bytes (limits.image_bytes)"),
         (image_block(RED + SECRET.encode()), "it holds a secret of the configuration"),
