@@ -30,7 +30,8 @@ def count(label: str) -> None:
 def delay_s() -> float:
     """Return the delay in seconds. In a file it can change without a change of the registry entry."""
     file = Path(os.environ.get("DELAY", ""))
-    return float(file.read_text() if file.is_file() else os.environ.get("DELAY_S", "0"))
+    said = file.read_text() if file.is_file() else os.environ.get("DELAY_S", "0")
+    return float(said or "0.02")  # it is empty while it is being written
 
 
 def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
