@@ -2312,6 +2312,9 @@ ACCEPTED: list[tuple[str, Steps]] = [
     ("Show the todos I've already finished", [("list", {"status": "done"})]),
     ("mark everything on my todo list as done", [("complete_all", {})]),
     ("wipe the whole todo list", [("delete_all", {"status": "all"})]),
+    ("write Down with the king to m.txt", [("write_file", {"path": "m.txt", "content": "Down with the king"})]),
+    ("note Down with tyrants in m.txt", [("append_file", {"path": "m.txt", "content": "Down with tyrants"})]),
+    ("delete the todo call Anna", [("delete", {"text": "call Anna"})]),
 ]
 """Each prompt with its steps: the tool and its exact arguments."""
 
@@ -2792,6 +2795,9 @@ REFUSED: list[tuple[str, str]] = [
     ("complete the oldest todo", "the oldest todo"),
     ("complete the most recent todo", "the most recent todo"),
     ("delete the newest task", "the newest task"),
+    ("delete the todo Anna gave me", "the todo Anna gave me"),
+    ("mark the task my boss mentioned as done", "the task my boss mentioned"),
+    ("Write Down Hello to m.txt", "Down Hello"),
 ]
 """Each prompt with the part that the refusal must quote."""
 

@@ -18,6 +18,7 @@ from agent_runtime.planners.rules.vocabulary import (
     MARKS,
     NEGATIONS,
     ORDER,
+    PARTICLES,
     POINTING_ON,
     PRONOUNS,
     QUESTION_WORDS,
@@ -41,7 +42,6 @@ _HOW = word_set(
 )
 _BEFORE_HOW = (["in"], ["as"], ["using"])
 _NO_TEXTS = MARKS | word_set("in to into on at of for from with me us you him her here there now")
-_OF_VERBS = word_set("down up out")
 _BEFORE_MARK = DETERMINERS | word_set("new short simple exact exactly only just following single")
 _BROKEN_OFF = SEPARATORS | word_set("to into in on of with the a an or")
 """Words that no text of its own ends with."""
@@ -189,7 +189,7 @@ def _find_description(tokens: Sequence[Token], words: Sequence[str], sure: str) 
         if words[0] in _DESCRIBING and words[0] != "to":
             return f"describes a text that would have to be made up, which takes a language model; {QUOTE_IT}"
         return None
-    if words[0] in _OF_VERBS and tokens[0].text.islower():
+    if words[0] in PARTICLES and (tokens[0].text.islower() or (tokens[1:2] and tokens[1].text[:1].isupper())):
         return f"may begin with a word of the verb ({words[0]}): {QUOTE_IT}"
     if len(words) == 1 and words[0] in _NO_TEXTS and tokens[0].text.islower():
         return f"does not say what the text is: {QUOTE_IT}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_runtime.planners.rules.lexer import Token
+from agent_runtime.planners.rules.vocabulary import PARTICLES
 
 _TRIES = 12
 """The most ends of a gap that are tried: enough for real prompts, and a bound for hostile ones."""
@@ -131,8 +132,14 @@ def _find_matches(elements: Sequence[Element], tokens: Sequence[Token], read: Re
 
 def _find_sizes(words: Words, tokens: Sequence[Token], at: int) -> Iterator[int]:
     for alternative in words.alternatives:
-        if all(at + k < len(tokens) and tokens[at + k].key == word for k, word in enumerate(alternative)):
+        said = tokens[at : at + len(alternative)]
+        if tuple(token.key for token in said) == alternative and not _begins_text(said[-1]):
             yield len(alternative)
+
+
+def _begins_text(last: Token) -> bool:
+    """Return whether the last word of a phrase begins a text instead, as in `write Down with the king to m.txt`."""
+    return last.key in PARTICLES and last.text.istitle()
 
 
 def _find_ends(gap: Gap, rest: Sequence[Element], tokens: Sequence[Token]) -> list[int]:

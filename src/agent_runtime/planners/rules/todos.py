@@ -47,6 +47,8 @@ _MANY = word_set("each every all both these those")
 _SHORTEST_OF_SEVERAL = 5
 _SEVERAL_ABOUT = word_set("about called named regarding mentioning containing saying :")
 _NO_VERBS = CONTENT_WORDS | {"new", "another", "one"}
+_PAST = word_set("gave told sent made wrote got said had did was were forgot took found left")
+_SHORTEST_PAST = 4
 _ID_DIGITS = 15
 """The most digits of an id; longer ones would not be exact in JSON."""
 
@@ -180,8 +182,17 @@ def _read_one(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:
     if any(token.key in {"and", "or", ","} for token in rest):
         reading.doubt(rest, f"may mean one todo or several: {literals.QUOTE_IT}")
         return None
+    follows_noun = rest[0] is not tokens[0] and tokens[len(tokens) - len(rest) - 1].key in _TODO
+    if follows_noun and any(_is_past(token.key) for token in rest[1:]):
+        reading.doubt(tokens, f"may describe a todo or give its text: {literals.QUOTE_IT}, or give its number")
+        return None
     found = reading.read_literal(rest, "said", tail=False, todo=noun)
     return m.WhichTodo(text=found.text, partly=partly) if found else None
+
+
+def _is_past(word: str) -> bool:
+    """Return whether a word may say what somebody did with a todo, as in `the todo Anna gave me`."""
+    return word in _PAST or (word.endswith("ed") and not word.endswith("eed") and len(word) > _SHORTEST_PAST)
 
 
 class _Naming(NamedTuple):

@@ -242,6 +242,9 @@ OBJECT_STARTS = word_set(
     "directory by into from down as todolist back characters everything"
 )
 
+PARTICLES = word_set("down up out")
+"""Words that belong to a verb, as in `write down`; with a capital they begin a text."""
+
 MARKS = word_set(
     "number digits value message text line sentence words word phrase string note content contents "
     "greeting letters body"
