@@ -87,6 +87,8 @@ def test_older_tasks_that_come_while_a_task_is_loaded_again_stay_in_the_list(tmp
         more = "[...document.querySelectorAll('button')].find((one) => one.textContent === 'More').click()"
         open_view(browser, service)
         browser.until("document.querySelectorAll('.row').length >= 50")
+        service.submit(prompt="the feed has begun", plan=sums(1))  # the list is loaded anew when it begins
+        browser.until_shown("the feed has begun")
         browser.value_of(more)
         browser.until("document.querySelectorAll('.row').length >= 100")
         pages: list[Route] = []

@@ -126,7 +126,8 @@ async function loadTasks(dirty) {
     again = true;
     return;
   }
-  const meanwhile = current.tasks.slice(known.length);  // a page may have come
+  // A page may have come meanwhile.
+  const meanwhile = current.tasks.slice(known.length);
   if (older.length) current.tasks = [...head.tasks, ...older, ...meanwhile];
   else pages = head;
   inbox.patch({ tasks: pages.tasks, ended: pages.ended, loaded: true });
