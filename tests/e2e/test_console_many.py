@@ -31,6 +31,9 @@ FROM numbers
 """
 
 
+PRESS_MORE = "[...document.querySelectorAll('button')].find((one) => one.textContent === 'More').click()"
+
+
 def fill_list(service: Service, first: int, last: int) -> None:
     """Add tasks without journals to those of a service that does not run."""
     with closing(sqlite3.connect(service.settings.storage.database_path)) as connection, connection:
@@ -69,6 +72,16 @@ def test_ten_thousand_tasks_are_listed_searched_and_kept_up_to_date(tmp_path: Pa
         assert len(set(rows(browser))) == len(rows(browser)) > COUNT // 10
 
 
+def open_two_pages(browser: Browser, service: Service) -> None:
+    """Open the list, and load its second page once the feed has begun, with which the list is loaded anew."""
+    open_view(browser, service)
+    browser.until("document.querySelectorAll('.row').length >= 50")
+    service.submit(prompt="the feed has begun", plan=sums(1))
+    browser.until_shown("the feed has begun")
+    browser.value_of(PRESS_MORE)
+    browser.until("document.querySelectorAll('.row').length >= 100")
+
+
 def hold(held: list[Route]) -> Callable[[Route], None]:
     """Return a handler of requests that keeps them back, in a list."""
     return lambda route: held.append(route)  # noqa: PLW0108 - the browser's library takes no method of a list
@@ -84,19 +97,13 @@ def test_older_tasks_that_come_while_a_task_is_loaded_again_stay_in_the_list(tmp
         changed = service.submit(prompt="changed meanwhile", plan=sums(1))
     fill_list(service, 61, 150)
     with Service(tmp_path) as service:
-        more = "[...document.querySelectorAll('button')].find((one) => one.textContent === 'More').click()"
-        open_view(browser, service)
-        browser.until("document.querySelectorAll('.row').length >= 50")
-        service.submit(prompt="the feed has begun", plan=sums(1))  # the list is loaded anew when it begins
-        browser.until_shown("the feed has begun")
-        browser.value_of(more)
-        browser.until("document.querySelectorAll('.row').length >= 100")
+        open_two_pages(browser, service)
         pages: list[Route] = []
         tasks: list[Route] = []
         browser.page.route("**/v1/tasks?*cursor=*", hold(pages))
         browser.page.route(f"**/v1/tasks/{changed}", hold(tasks))
         with browser.page.expect_request("**/v1/tasks?*cursor=*"):
-            browser.value_of(more)
+            browser.value_of(PRESS_MORE)
         with browser.page.expect_request(f"**/v1/tasks/{changed}"):
             service.client.post(f"/v1/tasks/{changed}/reject", json={}).raise_for_status()
         pages[0].continue_()
@@ -113,10 +120,7 @@ def test_no_task_is_missing_from_the_list_after_more_than_a_page_of_new_ones(tmp
         pass
     fill_list(service, 1, 100)
     with Service(tmp_path) as service:
-        open_view(browser, service)
-        browser.until("document.querySelectorAll('.row').length >= 50")
-        browser.value_of("[...document.querySelectorAll('button')].find((one) => one.textContent === 'More').click()")
-        browser.until("document.querySelectorAll('.row').length >= 100")
+        open_two_pages(browser, service)
         held: list[Route] = []
         browser.page.route("**/v1/tasks?limit=50", hold(held))
         with browser.page.expect_request("**/v1/tasks?limit=50"):
@@ -127,7 +131,7 @@ def test_no_task_is_missing_from_the_list_after_more_than_a_page_of_new_ones(tmp
         assert held
         browser.page.unroute("**/v1/tasks?limit=50")  # which lets those go on that were kept back
         browser.until("document.querySelector('.inbox').textContent.includes('new 59')")
-        browser.value_of("[...document.querySelectorAll('button')].find((one) => one.textContent === 'More').click()")
+        browser.value_of(PRESS_MORE)
         browser.until("document.querySelector('.inbox').textContent.includes('Add 15 and 99,')")
         shown = rows(browser)
         assert [f"new {number}" for number in range(60) if f"new {number}" not in shown] == []

@@ -213,7 +213,7 @@ class Conversation:
     # The events
 
     def _tell(self, event: ev.Event) -> Iterator[BaseEvent]:
-        for call_id, text in self._calls.leave(event):
+        for call_id, text in self._calls.explain_unanswered(event):
             yield from self._give_result(call_id, text, failed=True)
         match event:
             case ev.TaskSubmitted():
@@ -294,7 +294,7 @@ class Conversation:
     def _announce(self, event: ev.ToolCalled | ev.CallApprovalRequested) -> Iterator[BaseEvent]:
         if not self._calls.announce(event):
             return
-        name = self._calls.name(event.call_id)
+        name = self._calls.find_tool(event.call_id)
         arguments = json.dumps(event.arguments, ensure_ascii=False)
         parent = f"{event.call_id}-call"
         call = ToolCall(id=event.call_id, function=FunctionCall(name=name, arguments=arguments))

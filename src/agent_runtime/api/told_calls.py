@@ -43,7 +43,7 @@ class ToldCalls:
         self._names[event.call_id] = f"{event.server}.{event.tool}"
         return True
 
-    def leave(self, event: ev.Event) -> Iterator[tuple[str, str]]:
+    def explain_unanswered(self, event: ev.Event) -> Iterator[tuple[str, str]]:
         """Yield the ids of the calls that have no result after this event and get none, each with the words instead."""
         if isinstance(event, ev.ToolDenied):
             told = self._last.get((event.step_id, event.turn, event.index))
@@ -72,6 +72,6 @@ class ToldCalls:
         self._settled.add(told)
         return told
 
-    def name(self, told: str) -> str:
+    def find_tool(self, told: str) -> str:
         """Return the tool of an announced call."""
         return self._names[told]

@@ -116,10 +116,10 @@ def test_a_repetition_without_a_result_is_explained_as_the_call_that_was_announc
     calls = ToldCalls()
     assert calls.announce(SENT)
     assert not calls.announce(tool_called("s1", 2))
-    assert dict(calls.leave(DENIED)) == {}, "one that was sent may still return"
-    assert [*dict(calls.leave(FAILED))] == [SENT.call_id]
+    assert dict(calls.explain_unanswered(DENIED)) == {}, "one that was sent may still return"
+    assert [*dict(calls.explain_unanswered(FAILED))] == [SENT.call_id]
     assert calls.settle("call-s1-2") == SENT.call_id
-    assert dict(calls.leave(FAILED)) == {}
+    assert dict(calls.explain_unanswered(FAILED)) == {}
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -37,7 +37,7 @@ class Narrator:
     def tell(self, record: EventRecord) -> Iterator[Message]:
         """Yield the messages of the next event."""
         base: Message = {"id": f"{record.task_id}-{record.seq}", "createdAt": time_of(record.at), "status": _SENT}
-        for call_id, text in self._calls.leave(record.event):
+        for call_id, text in self._calls.explain_unanswered(record.event):
             yield from self._give_result({**base, "id": f"{base['id']}-{call_id}"}, call_id, text)
         match record.event:
             case ev.PlanProposed() | ev.PlanEdited() | ev.PlanRepinned() as planned:
@@ -52,7 +52,7 @@ class Narrator:
                     **base,
                     "__typename": "ActionExecutionMessageOutput",
                     "id": called.call_id,
-                    "name": self._calls.name(called.call_id),
+                    "name": self._calls.find_tool(called.call_id),
                     "arguments": [given],
                 }
             case ev.TaskClaimed() as claimed:
@@ -81,7 +81,7 @@ class Narrator:
                 **base,
                 "__typename": "ResultMessageOutput",
                 "actionExecutionId": told,
-                "actionName": self._calls.name(told),
+                "actionName": self._calls.find_tool(told),
                 "result": escape_hidden(text, keep="\n\t"),
             }
 

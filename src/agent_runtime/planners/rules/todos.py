@@ -30,15 +30,15 @@ _BEFORE_NAME = word_set("the my a that this open new")
 _ANNOUNCING = word_set("to : that saying")
 _NO_START = word_set("down to for from on : with called named saying titled about")
 _WHOLE_LISTS = frozenset(
-    (*before, whose, *which, "list")
+    tuple(f"{before} list".split())
     for whose in ("my", "the", "our")
-    for before, which in (
-        *(((), (*size, kind)) for size in (("whole",), ("entire",), ("complete",)) for kind in ("todo", "task")),
+    for before in (
+        *(f"{whose} {size} {kind}" for size in ("whole", "entire", "complete") for kind in ("todo", "task")),
         *(
-            ((all_, place), kind)
-            for all_ in ("everything", "all")
+            f"{every} {place} {whose} {kind}"
+            for every in ("everything", "all")
             for place in ("on", "in", "from")
-            for kind in ((), ("todo",), ("task",))
+            for kind in ("", "todo", "task")
         ),
     )
 )
